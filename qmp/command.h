@@ -1,0 +1,55 @@
+/*
+ * One function for each QMP command that is used. Every one answers through its callback exactly once, from the loop, as
+ * qmp_link_send() does; @error is NULL on success. Strings in arguments are copied before the function returns, those in answers are
+ * borrowed until the callback returns.
+ */
+#ifndef QMP_COMMAND_H
+#define QMP_COMMAND_H
+
+#include <stdbool.h>
+#include "qmp/link.h"
+
+typedef void (*qmp_done_fn)(void *data, const struct qmp_error *error);
+
+struct qmp_stream {
+	const char *job; /* the new job's id */
+	const char *node; /* the active image's node name */
+	const char *base_node; /* what stays below it, or NULL: nothing */
+	const char *on_error; /* report, ignore, enospc, stop; or NULL: QEMU's default (report) */
+	int64_t speed; /* bytes a second, 0: no limit */
+};
+
+/* Starts the job with auto-finalize=false and auto-dismiss=false (docs/architecture.md tells why). */
+void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qmp_done_fn done, void *data);
+
+void qmp_job_pause(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
+void qmp_job_resume(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
+void qmp_job_finalize(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
+void qmp_job_dismiss(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
+/* Forced: whatever state the job is in. The reply means accepted; the job ends later. */
+void qmp_job_cancel(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
+void qmp_job_set_speed(struct qmp_link *link, const char *job, int64_t speed, qmp_done_fn done, void *data);
+void qmp_blockdev_del(struct qmp_link *link, const char *node, qmp_done_fn done, void *data);
+void qmp_quit(struct qmp_link *link, qmp_done_fn done, void *data);
+
+/* One job as query-block-jobs shows it, with what query-jobs adds. */
+struct qmp_job_info {
+	const char *id;
+	const char *type; /* stream, commit, mirror, backup, ... */
+	const char *status; /* created, running, paused, ready, standby, waiting, pending, aborting, concluded, null */
+	const char *io_status; /* ok, failed, nospace; or NULL */
+	const char *error; /* why it failed, or NULL */
+	int64_t offset, length, speed;
+	bool paused, ready;
+	bool auto_finalize, auto_dismiss;
+};
+
+typedef void (*qmp_jobs_fn)(void *data, const struct qmp_error *error, const struct qmp_job_info *jobs, size_t count);
+/* query-block-jobs: every block job, live or concluded and not dismissed. One round trip. */
+void qmp_query_block_jobs(struct qmp_link *link, qmp_jobs_fn done, void *data);
+
+typedef void (*qmp_text_fn)(void *data, const struct qmp_error *error, const char *text);
+/* query-status: the run state ("running", "paused", "prelaunch", ...). */
+void qmp_query_run_state(struct qmp_link *link, qmp_text_fn done, void *data);
+
+#endif

@@ -1,0 +1,69 @@
+/*
+ * One connection to one QMP monitor, from connect to the end. Whoever wants to stay connected opens a new link when one has closed
+ * (jobs/domain.c).
+ *
+ * Order of calls to the owner: [busy] ready, then events and replies in the order they arrived, then closed. All that the
+ * peer had sent is delivered before `closed`. Each command's reply function is called exactly once: with QEMU's answer, with
+ * -ETIMEDOUT at its deadline, or with -EHOSTDOWN when the link ends (before `closed`). No callback runs inside
+ * qmp_link_open(), qmp_link_send() or qmp_link_close(): they are only called from the loop.
+ */
+#ifndef QMP_LINK_H
+#define QMP_LINK_H
+
+#include <uv.h>
+#include "qmp/event.h"
+#include "qmp/value.h"
+
+struct qmp_link;
+
+enum {
+	/* A monitor that has accepted but does not greet within this time serves another client. */
+	QMP_GREETING_MS = 1000,
+	/* So many commands may wait for an answer on one link (answers to timed-out commands included); one more gets -EAGAIN. */
+	QMP_COMMANDS_MAX = 1024,
+};
+
+struct qmp_error {
+	int code; /* -EREMOTEIO: refused by QEMU, -ETIMEDOUT, -EHOSTDOWN, -EAGAIN; -EPROTO: an answer of the wrong shape */
+	const char *class; /* QEMU's error class, or "" */
+	const char *text; /* for people; never NULL */
+};
+
+/* @error is NULL if QEMU has accepted the command; @value is its "return" then. Both are borrowed. */
+typedef void (*qmp_reply_fn)(void *data, const struct qmp_error *error, const struct qmp_value *value);
+
+struct qmp_link_handlers {
+	/* Greeted, capabilities negotiated: commands may be sent. */
+	void (*ready)(void *owner);
+	/* Connected, but not greeted in time. The link goes on waiting; ready or closed follows. */
+	void (*busy)(void *owner);
+	void (*event)(void *owner, const struct qmp_event *event);
+	/*
+	 * The link is over; called once, the link frees itself afterwards. @code: -ECONNREFUSED, -ENOENT, -EACCES, ... : it could not be
+	 * opened; -ECONNRESET: the peer ended it; -EPROTO: it did not speak QMP; -ETIMEDOUT: it refused to take our bytes.
+	 */
+	void (*closed)(void *owner, int code, const char *reason);
+};
+
+/*
+ * Starts to connect to the monitor on the unix socket @path. @timeout_ms is the deadline of every command. Never fails: what
+ * goes wrong is told by `closed`. @handlers must outlive the link.
+ */
+struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeout_ms, const struct qmp_link_handlers *handlers, void *owner);
+
+/*
+ * Sends a command. Takes @arguments (may be NULL). @reply (may be NULL) is called exactly once, from the loop. Commands may be sent
+ * from `ready` on and until `closed`; at any other time @reply gets -EHOSTDOWN.
+ */
+void qmp_link_send(struct qmp_link *link, const char *command, struct qmp_value *arguments, qmp_reply_fn reply, void *data);
+
+/*
+ * The owner lets go: it gets no more events and no `closed`. Commands under way are answered -EHOSTDOWN from the loop, so their
+ * @data must stay valid until then. The link frees itself.
+ */
+void qmp_link_close(struct qmp_link *link);
+
+/* The process at the other end of the socket as the kernel knows it (SO_PEERCRED), or 0. */
+pid_t qmp_link_peer(const struct qmp_link *link);
+
+#endif

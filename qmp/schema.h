@@ -1,0 +1,44 @@
+/*
+ * What this QEMU can do, told by query-qmp-schema and never by its version. A set of bits, one for each command or argument that
+ * we would use: schema.c has the table.
+ */
+#ifndef QMP_SCHEMA_H
+#define QMP_SCHEMA_H
+
+#include <stdbool.h>
+#include "qmp/link.h"
+
+enum qmp_feature {
+	QMP_HAS_QUERY_STATUS, /* a machine, not a storage daemon */
+	QMP_HAS_QUERY_JOBS,
+	QMP_HAS_JOB_CANCEL,
+	QMP_HAS_JOB_PAUSE,
+	QMP_HAS_SET_SPEED,
+	QMP_HAS_STREAM, /* block-stream */
+	QMP_HAS_STREAM_BASE_NODE,
+	QMP_HAS_STREAM_FINALIZE, /* auto-finalize and auto-dismiss */
+	QMP_HAS_BLOCK_GRAPH, /* x-debug-query-block-graph */
+	QMP_HAS_FLAT_NODES, /* query-named-block-nodes flat */
+	QMP_HAS_BLOCKDEV_DEL,
+	QMP_FEATURE_COUNT,
+};
+
+struct qmp_features {
+	unsigned long bits;
+};
+
+static inline bool qmp_has(struct qmp_features features, enum qmp_feature feature)
+{
+	return features.bits >> feature & 1;
+}
+
+/* "block-stream base-node": for a refusal that says what is missing. Static. */
+const char *qmp_feature_name(enum qmp_feature feature);
+
+/* Reads the "return" of query-qmp-schema. */
+struct qmp_features qmp_features_read(const struct qmp_value *schema);
+
+typedef void (*qmp_features_fn)(void *data, const struct qmp_error *error, struct qmp_features features);
+void qmp_query_features(struct qmp_link *link, qmp_features_fn done, void *data);
+
+#endif
