@@ -1,0 +1,61 @@
+/*
+ * One disk of a domain: its backing chain, its current or last job, its history, its last error and its log. A disk is created and
+ * removed by its domain (jobs/inventory.c); everybody else finds it there and keeps no pointer across the loop's turns.
+ */
+#ifndef JOBS_DISK_H
+#define JOBS_DISK_H
+
+#include "jobs/event_log.h"
+#include "jobs/job.h"
+#include "jobs/topic.h"
+#include "qmp/layout.h"
+
+enum {
+	DISK_HISTORY_MAX = 64, /* finished jobs that are remembered */
+};
+
+struct disk {
+	struct domain *domain;
+	char *name; /* the folder's name, escaped; stays as long as the disk */
+	char *identity; /* what the disk is recognised by in a new layout: qdev, drive or node name */
+	struct qmp_image *chain; /* active image first */
+	size_t depth;
+	uint64_t generation; /* rises with every change of the chain */
+	struct job *job; /* the live or the last one; NULL: never had one */
+	char *error; /* text of `error`; NULL: empty */
+	char *history[DISK_HISTORY_MAX]; /* JSON lines with their newline, oldest first */
+	size_t history_count;
+	struct stamp stamps[TOPIC_COUNT];
+	struct event_log log;
+	struct op *ops; /* what is in flight on this disk */
+	struct disk *prev, *next;
+};
+
+static inline bool disk_is_busy(const struct disk *disk)
+{
+	return job_is_live(disk->job);
+}
+
+/* The word of `status`: the live state, the last final one, or idle. Static. */
+const char *disk_status(const struct disk *disk);
+
+/* Says that @topic of the disk has changed: stamps it and tells the watcher. */
+void disk_changed(struct disk *disk, enum topic topic);
+
+/*
+ * Completes @op (a read) when the figures of the disk's live job are QEMU's from after this call; at once if no job is live.
+ * -ETIMEDOUT or -EHOSTDOWN if QEMU does not tell.
+ */
+void disk_refresh(struct op *op);
+
+/* Completes @op (a read) when no job is live on its disk: at once if none is. */
+void disk_wait(struct op *op);
+
+struct command;
+/* The commands. Each completes @op, now or later, exactly once. */
+void disk_pull(struct op *op, const struct command *command);
+void disk_speed(struct op *op, const struct command *command);
+void disk_pause(struct op *op, const struct command *command);
+void disk_abort(struct op *op, const struct command *command);
+
+#endif

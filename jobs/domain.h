@@ -1,0 +1,52 @@
+/*
+ * One domain: the monitor it is reached by, the state of that link and of the machine, and its disks. A domain keeps itself connected
+ * from domain_start() to domain_free(), and rebuilds its model from QEMU after every reconnect.
+ */
+#ifndef JOBS_DOMAIN_H
+#define JOBS_DOMAIN_H
+
+#include <uv.h>
+#include "jobs/disk.h"
+#include "qmp/layout.h"
+#include "qmp/schema.h"
+
+struct source;
+struct engine;
+
+enum domain_state {
+	DOMAIN_DISCONNECTED,
+	DOMAIN_CONNECTING,
+	DOMAIN_BUSY, /* the monitor serves another client */
+	DOMAIN_CONNECTED,
+	DOMAIN_STATE_COUNT,
+};
+
+extern const char *const domain_state_words[DOMAIN_STATE_COUNT];
+
+struct domain {
+	struct model *model;
+	char *name; /* the folder's name */
+	char *address; /* as `address` shows it: unix:/run/web1.qmp, image:/vm/web1.qcow2 */
+	char *socket; /* path of the monitor's socket */
+	struct engine *engine; /* of an image: domain, else NULL */
+	enum domain_state state;
+	char *run_state; /* "running", "paused", ... or NULL where QEMU has none */
+	char *error; /* text of `error`: the last refusal or the reason why the link is down; NULL: empty */
+	struct disk *disks; /* in the order they were found */
+	struct stamp stamps[TOPIC_COUNT];
+	struct event_log log;
+	struct op *ops; /* in flight on the domain itself */
+	struct domain *prev, *next;
+	struct domain_link *link; /* private to domain.c and its neighbours: jobs/domain_link.h */
+};
+
+struct disk *domain_find_disk(struct domain *domain, const char *name);
+void domain_changed(struct domain *domain, enum topic topic);
+
+/*
+ * Somebody has looked into the domain's folder: look for disks that were added or removed behind our back, in the background and at
+ * most once in a while. QEMU tells nobody when a disk is plugged in.
+ */
+void domain_looked_at(struct domain *domain);
+
+#endif

@@ -1,0 +1,105 @@
+/*
+ * One block job as we know it: its identity, its state, its figures and its end. A job belongs to its disk, which keeps it after its
+ * end until the next one begins. This file changes jobs; who asks QEMU and when is the domain's business.
+ */
+#ifndef JOBS_JOB_H
+#define JOBS_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+#include "jobs/op.h"
+
+struct qmp_job_info;
+struct qmp_event;
+
+/* The words of `status`; job_state_words has the strings. */
+enum job_state {
+	JOB_IDLE, /* never of a job: a disk that has had none */
+	JOB_RUNNING,
+	JOB_PAUSED,
+	JOB_READY,
+	JOB_ABORTING,
+	JOB_COMPLETED, /* the final ones from here on */
+	JOB_FAILED,
+	JOB_CANCELLED,
+	JOB_LOST, /* nobody can say how it ended */
+	JOB_STATE_COUNT,
+};
+
+/* How far the end of a job has come. */
+enum job_phase {
+	JOB_STARTING, /* the start command is sent, QEMU has not answered */
+	JOB_LIVE, /* known to QEMU */
+	JOB_FINALIZING, /* job-finalize is sent: no node listing until it is dismissed */
+	JOB_CONCLUDED, /* over in QEMU, its end known; being dismissed, the chain being read anew */
+	JOB_ENDED, /* the final word is out */
+};
+
+struct job {
+	char *id;
+	const char *type; /* pull, copy, commit, backup, unknown; static */
+	enum job_phase phase;
+	enum job_state state; /* what `status` shows */
+	bool ours; /* started by blockjobfs, by whichever life of it: its id tells */
+	bool seen; /* QEMU has shown it, or told of it */
+	bool answered; /* QEMU has answered the start command */
+	bool paused; /* QEMU says so */
+	bool abort_asked;
+	bool cancelled; /* QEMU said BLOCK_JOB_CANCELLED */
+	bool outcome_known; /* QEMU has told how it ended: error, cancelled */
+	bool auto_dismiss; /* goes by itself: only its events tell its end */
+	bool io_error_told; /* job-error has been told for the burst that is going on */
+	struct who by; /* who asked; uid -1: foreign */
+	char *error; /* QEMU's text, or NULL */
+	char *qemu_state; /* as QEMU names it */
+	char *io_status;
+	int64_t offset, length; /* QEMU's own figures, bytes; may be 0/0 */
+	int64_t speed; /* bytes a second, 0: no limit */
+	int64_t rate; /* bytes a second as measured, 0: not known yet */
+	int64_t sample_offset; /* where `rate` was last measured ... */
+	uint64_t sample_ns; /* ... and when, by the loop's clock */
+	uint64_t io_errors; /* failed requests of the burst that is going on */
+	struct timespec started, ended; /* wall clock; 0: not yet */
+	/* The images that were in the chain when the job began: what is gone from it at the end has been released. */
+	char **before_paths, **before_nodes; /* nodes may have NULLs */
+	size_t before_count;
+	char **released; /* filled at the end */
+	size_t released_count;
+};
+
+extern const char *const job_state_words[JOB_STATE_COUNT];
+#define JOB_ID_PREFIX "blockjobfs-"
+
+/* An id that no job has had: the prefix, the type, the disk's name as far as QEMU allows, and a number that differs in every life. */
+char *job_id_new(const char *type, const char *disk);
+
+struct job *job_new(const char *id, const char *type);
+void job_free(struct job *job);
+static inline bool job_is_live(const struct job *job)
+{
+	return job && job->phase != JOB_ENDED;
+}
+
+/* QEMU's type word into ours: stream is pull, mirror is copy; unknown ones are "unknown". Static. */
+const char *job_type_word(const char *qemu_type);
+
+/* Takes over QEMU's figures and state. Returns true if something that `status` or `job` shows, figures left aside, has changed. */
+bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_ns);
+
+/*
+ * The two numbers of `progress`: END is never 0 while the job is live, and CUR is END only when the job is ready or completed. A NULL
+ * job gives 0 0.
+ */
+void job_progress(const struct job *job, int64_t *cur, int64_t *end);
+
+/* Seconds to the end at the measured rate; -1: not known. */
+int64_t job_eta(const struct job *job);
+
+/* The final state that the known outcome means. */
+enum job_state job_final_state(const struct job *job);
+
+/* What the end has come to, one word: pulled, failed, cancelled, lost; NULL while it is live. Static. */
+const char *job_result(const struct job *job);
+
+#endif

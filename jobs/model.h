@@ -1,0 +1,77 @@
+/*
+ * The whole model: the domains, the mount-wide log, and the one who is told of changes. Made and freed by fs/main.c; everything
+ * in it runs on the loop it was given.
+ */
+#ifndef JOBS_MODEL_H
+#define JOBS_MODEL_H
+
+#include <uv.h>
+#include "jobs/domain.h"
+#include "jobs/source.h"
+
+struct model_settings {
+	unsigned timeout_ms; /* deadline of every QMP command */
+	const char *runtime_dir; /* where engines have their sockets; NULL: /run/blockjobfs, or blockjobfs in XDG_RUNTIME_DIR */
+	const char *image_format; /* format of `image:` sources; NULL: what qemu-img says */
+	const char *qemu_img, *storage_daemon; /* programs; NULL: as found in PATH */
+};
+
+/* @disk is NULL where the domain itself is meant; both NULL: the mount. The callbacks must not change the model. */
+struct model_watcher {
+	void (*added)(void *data, struct domain *domain, struct disk *disk);
+	/* It is still whole, and gone when this has returned. */
+	void (*removed)(void *data, struct domain *domain, struct disk *disk);
+	void (*changed)(void *data, struct domain *domain, struct disk *disk, enum topic topic);
+	/* A line for the log of the daemon. */
+	void (*log)(void *data, const char *line);
+	/*
+	 * True if the folder may be shown; false and *@reason (static) if not, because its id would be another one's. Asked before
+	 * `added`.
+	 */
+	bool (*may_add)(void *data, struct domain *domain, struct disk *disk, const char **reason);
+};
+
+struct model {
+	uv_loop_t *loop;
+	struct model_settings settings;
+	const struct model_watcher *watcher;
+	void *watcher_data;
+	struct domain *domains; /* in the order they were given */
+	struct event_log log;
+	uint64_t seq; /* of the last event */
+	struct stamp stamps[TOPIC_COUNT];
+	struct op *ops; /* in flight on the mount itself */
+	struct op *ops_by_id;
+	uint64_t last_op;
+	bool stopping;
+	/* model_settle() and model_stop() */
+	void (*settled)(void *data, const char *error);
+	void *settled_data;
+	void (*stopped)(void *data);
+	void *stopped_data;
+	uv_timer_t settle_timer;
+};
+
+/* @watcher must outlive the model and may be NULL-free in every member; @data is handed to it. */
+struct model *model_new(uv_loop_t *loop, const struct model_settings *settings, const struct model_watcher *watcher, void *data);
+/* Only after model_stop() has called back and the loop has run its closing callbacks. */
+void model_free(struct model *model);
+
+/* Adds the domain of @source and starts to connect. Returns 0, or -EEXIST and *@error (malloc'ed) if its name is taken. */
+int model_add(struct model *model, const struct source *source, char **error);
+
+/*
+ * Calls @settled once, from the loop, when the first attempt of every domain has come to something (connected with its disks, busy,
+ * or failed), at the latest after 3 s. @error is not NULL if the engine of an image could not be started: one line for a stranger.
+ */
+void model_settle(struct model *model, void (*settled)(void *data, const char *error), void *data);
+
+/*
+ * Ends all: operations in flight (-ESHUTDOWN), live jobs of engines (aborted, with a line in the log), engines, links. Jobs in other
+ * QEMUs run on. Calls @stopped once, from the loop.
+ */
+void model_stop(struct model *model, void (*stopped)(void *data), void *data);
+
+struct domain *model_find_domain(struct model *model, const char *name);
+
+#endif

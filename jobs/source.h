@@ -1,0 +1,31 @@
+/*
+ * A SOURCE word of the command line: [NAME=] unix:PATH | image:PATH | a bare path to a socket or an image.
+ */
+#ifndef JOBS_SOURCE_H
+#define JOBS_SOURCE_H
+
+enum source_kind {
+	SOURCE_UNIX,
+	SOURCE_IMAGE,
+};
+
+struct source {
+	enum source_kind kind;
+	char *name; /* of the domain, escaped as a folder's name */
+	char *path; /* absolute */
+};
+
+/*
+ * Reads @word. Returns 0 and fills @source (freed by source_clear()), or -errno and *@error, one line for a stranger (malloc'ed).
+ * A bare path is looked at (stat) to see what it is.
+ */
+int source_parse(struct source *source, const char *word, char **error);
+void source_clear(struct source *source);
+
+/*
+ * A name that a folder can bear: '/', a leading dot, control characters, backslashes and bytes that are no UTF-8 become \xNN, as
+ * udev does; an empty one becomes \x00. At most 255 bytes (longer ones are cut and end in a hash of the whole). malloc'ed.
+ */
+char *source_escape_name(const char *name);
+
+#endif

@@ -1,0 +1,25 @@
+/*
+ * Growing text: what a file shows, an answer, an event's line. A thin cover over json-c's printbuf, which only text.c sees.
+ */
+#ifndef JOBS_TEXT_H
+#define JOBS_TEXT_H
+
+#include <stdarg.h>
+#include <stddef.h>
+
+struct text;
+
+struct text *text_new(void);
+void text_free(struct text *text);
+void text_clear(struct text *text);
+void text_append(struct text *text, const char *bytes, size_t length);
+void text_puts(struct text *text, const char *string);
+void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_vprintf(struct text *text, const char *format, va_list arguments);
+/* Appends @string with blanks, tabs, newlines, backslashes and '#' as \ooo, as /proc/mounts has paths. */
+void text_put_path(struct text *text, const char *string);
+/* The bytes, also NUL-terminated; borrowed until the text is changed. */
+const char *text_bytes(const struct text *text);
+size_t text_length(const struct text *text);
+
+#endif
