@@ -9,7 +9,7 @@ PACKAGES := fuse3 json-c libuv
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter -Wformat=2
 CFLAGS ?= -O2 -g
-ALL_CFLAGS = -std=gnu11 $(WARN) $(CFLAGS) $(if $(WERROR),-Werror) $(SANFLAGS) -I. -D_FILE_OFFSET_BITS=64 \
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) $(if $(WERROR),-Werror) $(SANFLAGS) -I. -D_FILE_OFFSET_BITS=64 \
 	-DFUSE_USE_VERSION=314 -DBLOCKJOBFS_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES))
 SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 comma := ,

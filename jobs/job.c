@@ -1,0 +1,194 @@
+/*
+ * One block job: identity, state, figures, end. Changed by its domain as QEMU tells (jobs/domain.c, jobs/finish.c); read by fs/ for
+ * status, progress and job. Sends nothing.
+ */
+#include "jobs/job.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include "qmp/command.h"
+
+const char *const job_state_words[JOB_STATE_COUNT] = {
+	[JOB_IDLE] = "idle",	     [JOB_RUNNING] = "running",	    [JOB_PAUSED] = "paused",
+	[JOB_READY] = "ready",	     [JOB_ABORTING] = "aborting",   [JOB_COMPLETED] = "completed",
+	[JOB_FAILED] = "failed",     [JOB_CANCELLED] = "cancelled", [JOB_LOST] = "lost",
+};
+
+/* QEMU's types (JobType of qapi/job.json) and the words of INTERFACE. */
+static const struct {
+	const char *qemu, *word;
+} job_types[] = {
+	{ "stream", "pull" },
+	{ "mirror", "copy" },
+	{ "commit", "commit" },
+	{ "backup", "backup" },
+};
+
+const char *job_type_word(const char *qemu_type)
+{
+	for (size_t i = 0; i < sizeof(job_types) / sizeof(*job_types); i++)
+		if (!strcmp(job_types[i].qemu, qemu_type))
+			return job_types[i].word;
+	return "unknown";
+}
+
+char *job_id_new(const char *type, const char *disk)
+{
+	uint64_t number = 0;
+	char *id;
+
+	/* Never the id of a job of an earlier life that QEMU may still have: the random part makes that so. */
+	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+		number = (uint64_t)time(NULL);
+	if (asprintf(&id, JOB_ID_PREFIX "%s-%.64s-%012llx", type, disk, (unsigned long long)(number & 0xffffffffffff)) < 0)
+		abort();
+	for (char *at = id; *at; at++)
+		if (!isalnum((unsigned char)*at) && !strchr("-._", *at))
+			*at = '_'; /* what QEMU takes as an id: util/id.c, id_wellformed() */
+	return id;
+}
+
+struct job *job_new(const char *id, const char *type)
+{
+	struct job *job = calloc(1, sizeof(*job));
+
+	if (!job)
+		abort();
+	job->id = strdup(id);
+	job->type = type;
+	job->state = JOB_RUNNING;
+	job->ours = !strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX));
+	job->by.uid = (uid_t)-1;
+	clock_gettime(CLOCK_REALTIME, &job->started);
+	return job;
+}
+
+static void free_list(char **list, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(list[i]);
+	free(list);
+}
+
+void job_free(struct job *job)
+{
+	if (!job)
+		return;
+	free_list(job->before_paths, job->before_count);
+	free_list(job->before_nodes, job->before_count);
+	free_list(job->released, job->released_count);
+	free(job->id);
+	free(job->error);
+	free(job->qemu_state);
+	free(job->io_status);
+	free(job);
+}
+
+/* Sets *@kept to a copy of @text; true if that is a change. */
+static bool replace(char **kept, const char *text)
+{
+	if (*kept && text ? !strcmp(*kept, text) : *kept == text)
+		return false;
+	free(*kept);
+	*kept = text ? strdup(text) : NULL;
+	return true;
+}
+
+/* The rate over at least half a second, smoothed: QEMU works in slices, and skipped clusters count as done at once. */
+static void measure_rate(struct job *job, int64_t offset, uint64_t now_ns)
+{
+	uint64_t elapsed = now_ns - job->sample_ns;
+	double rate;
+
+	if (!job->sample_ns || offset < job->sample_offset) {
+		job->sample_ns = now_ns;
+		job->sample_offset = offset;
+		return;
+	}
+	if (elapsed < 500000000)
+		return;
+	rate = (double)(offset - job->sample_offset) * 1e9 / (double)elapsed;
+	job->rate = (int64_t)(job->rate ? (rate + (double)job->rate) / 2 : rate);
+	job->sample_ns = now_ns;
+	job->sample_offset = offset;
+}
+
+static enum job_state live_state(const struct job *job, const struct qmp_job_info *info)
+{
+	if (job->abort_asked || !strcmp(info->status, "aborting"))
+		return JOB_ABORTING;
+	if (job->phase >= JOB_FINALIZING)
+		return job->state;
+	if (info->paused)
+		return JOB_PAUSED;
+	return info->ready ? JOB_READY : JOB_RUNNING;
+}
+
+bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_ns)
+{
+	enum job_state state = live_state(job, info);
+	bool changed = state != job->state || info->speed != job->speed;
+
+	measure_rate(job, info->offset, now_ns);
+	job->seen = true;
+	job->state = state;
+	job->speed = info->speed;
+	job->offset = info->offset;
+	job->length = info->length;
+	job->paused = info->paused;
+	job->auto_dismiss = info->auto_dismiss;
+	changed |= replace(&job->qemu_state, info->status);
+	changed |= replace(&job->io_status, info->io_status);
+	if (info->error)
+		changed |= replace(&job->error, info->error);
+	return changed;
+}
+
+void job_progress(const struct job *job, int64_t *cur, int64_t *end)
+{
+	bool whole;
+
+	*cur = *end = 0;
+	if (!job)
+		return;
+	whole = job->state == JOB_READY || job->state == JOB_COMPLETED;
+	*end = job->length > 0 ? job->length : 1;
+	*cur = job->offset < 0 ? 0 : job->offset > *end ? *end : job->offset;
+	if (job->state == JOB_COMPLETED || (job->state == JOB_READY && job->length <= 0))
+		*cur = *end;
+	if (!whole && *cur == *end)
+		--*cur; /* libvirt does the same: programs take equality for the end */
+}
+
+int64_t job_eta(const struct job *job)
+{
+	if (job->state != JOB_RUNNING || job->rate <= 0 || job->length < job->offset)
+		return -1;
+	return (job->length - job->offset + job->rate - 1) / job->rate;
+}
+
+enum job_state job_final_state(const struct job *job)
+{
+	if (!job->outcome_known)
+		return JOB_LOST;
+	if (job->cancelled)
+		return JOB_CANCELLED;
+	return job->error ? JOB_FAILED : JOB_COMPLETED;
+}
+
+const char *job_result(const struct job *job)
+{
+	switch (job->state) {
+	case JOB_COMPLETED:
+		return !strcmp(job->type, "pull") ? "pulled" : "completed";
+	case JOB_FAILED:
+	case JOB_CANCELLED:
+	case JOB_LOST:
+		return job_state_words[job->state];
+	default:
+		return NULL;
+	}
+}

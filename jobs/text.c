@@ -1,0 +1,93 @@
+/*
+ * Growing text, on json-c's printbuf. Used by all of jobs/ and by the file handlers of fs/; knows nothing of either.
+ */
+#include "jobs/text.h"
+
+#include <json-c/printbuf.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct text {
+	struct printbuf *buffer;
+};
+
+static void *or_die(void *memory)
+{
+	/* Out of memory is not an answer that a command could be given half way: the next life takes over. */
+	if (!memory)
+		abort();
+	return memory;
+}
+
+struct text *text_new(void)
+{
+	struct text *text = or_die(calloc(1, sizeof(*text)));
+
+	text->buffer = or_die(printbuf_new());
+	return text;
+}
+
+void text_free(struct text *text)
+{
+	if (!text)
+		return;
+	printbuf_free(text->buffer);
+	free(text);
+}
+
+void text_clear(struct text *text)
+{
+	printbuf_reset(text->buffer);
+}
+
+void text_append(struct text *text, const char *bytes, size_t length)
+{
+	if (length && printbuf_memappend(text->buffer, bytes, (int)length) < 0)
+		abort();
+}
+
+void text_puts(struct text *text, const char *string)
+{
+	text_append(text, string, strlen(string));
+}
+
+void text_vprintf(struct text *text, const char *format, va_list arguments)
+{
+	char *line = NULL;
+	int length = vasprintf(&line, format, arguments);
+
+	if (length < 0)
+		abort();
+	text_append(text, line, (size_t)length);
+	free(line);
+}
+
+void text_printf(struct text *text, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	text_vprintf(text, format, arguments);
+	va_end(arguments);
+}
+
+void text_put_path(struct text *text, const char *string)
+{
+	for (const char *at = string; *at; at++) {
+		if (strchr(" \t\n\\#", *at))
+			text_printf(text, "\\%03o", (unsigned char)*at);
+		else
+			text_append(text, at, 1);
+	}
+}
+
+const char *text_bytes(const struct text *text)
+{
+	return text->buffer->bpos ? text->buffer->buf : "";
+}
+
+size_t text_length(const struct text *text)
+{
+	return (size_t)text->buffer->bpos;
+}
