@@ -31,6 +31,8 @@ help:
 	@echo "make demo      watch a disk being pulled free of its template (installs what is missing)"
 	@echo "make test      every test (installs what is missing)"
 	@echo "make check     unit tests, no mount; make check SAN=1: with the address and undefined-behaviour sanitizers"
+	@echo "make e2e       real daemon, real QEMU, real mounts: make e2e PYTEST_ARGS='-k wait'"
+	@echo "make soak      the hardest moments many times over: make soak SOAK_ROUNDS=500"
 	@echo "make lint      formatting, arrows between folders, generated docs"
 	@echo "make docs      write docs/files.md anew from the file tables"
 	@echo "make install   to DESTDIR and PREFIX ($(PREFIX))"
@@ -49,9 +51,10 @@ $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(FAKES) $(LIBRARY)
 -include $(OBJECTS:.o=.d) $(FAKES:.o=.d) $(UNITS:=.d)
 
 deps:
-	@.ci/deps
+	@.ci/deps test
 
-demo: deps
+demo:
+	@.ci/deps demo
 	@$(MAKE) --no-print-directory all
 	@tests/demo.sh
 
@@ -59,13 +62,16 @@ check: $(UNITS)
 	@tests/check.sh $(UNITS)
 
 e2e: all
-	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+	@BLOCKJOBFS=$(CURDIR)/$(PROGRAM) $(PYTHON) -m pytest -q -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+
+soak: all
+	@BLOCKJOBFS=$(CURDIR)/$(PROGRAM) PYTHON=$(PYTHON) SOAK_ROUNDS=$(SOAK_ROUNDS) tests/soak.sh
 
 test: deps
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory e2e
 
-lint:
+lint: all
 	@tests/lint.sh
 
 format:
