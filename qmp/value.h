@@ -55,6 +55,7 @@ bool qmp_value_is_object(const struct qmp_value *value);
 bool qmp_value_is_text(const struct qmp_value *value);
 bool qmp_value_is_number(const struct qmp_value *value); /* a whole number */
 bool qmp_value_is_flag(const struct qmp_value *value);
+bool qmp_value_is_list(const struct qmp_value *value);
 /* Calls @each for every member of an object, in order, until it returns nonzero, and returns that. */
 int qmp_value_each(const struct qmp_value *object, int (*each)(void *data, const char *key, const struct qmp_value *value), void *data);
 

@@ -1,0 +1,191 @@
+/*
+ * Owns the QMP commands that are used: their arguments, and the shape of their answers. Called by jobs/; must not know when
+ * or why a command is sent.
+ */
+#include "qmp/command.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Waits for an answer; one of the functions is set. */
+struct call {
+	qmp_done_fn done;
+	qmp_jobs_fn jobs;
+	qmp_text_fn text;
+	void *data;
+};
+
+static void *must(void *memory)
+{
+	if (!memory)
+		abort();
+	return memory;
+}
+
+static void *call_new(struct call call)
+{
+	struct call *copy = must(malloc(sizeof(*copy)));
+
+	*copy = call;
+	return copy;
+}
+
+static struct call call_take(void *data)
+{
+	struct call call = *(struct call *)data;
+
+	free(data);
+	return call;
+}
+
+/* --- commands whose answer tells nothing more --- */
+
+static void done_reply(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	struct call call = call_take(data);
+
+	if (call.done)
+		call.done(call.data, error);
+}
+
+static void send_plain(struct qmp_link *link, const char *command, struct qmp_value *arguments,
+		       qmp_done_fn done, void *data)
+{
+	qmp_link_send(link, command, arguments, done_reply,
+		      call_new((struct call){ .done = done, .data = data }));
+}
+
+void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qmp_done_fn done,
+		      void *data)
+{
+	struct qmp_value *arguments = qmp_object();
+
+	qmp_add_text(arguments, "job-id", stream->job);
+	qmp_add_text(arguments, "device", stream->node);
+	if (stream->base_node)
+		qmp_add_text(arguments, "base-node", stream->base_node);
+	qmp_add_number(arguments, "speed", stream->speed);
+	if (stream->on_error)
+		qmp_add_text(arguments, "on-error", stream->on_error);
+	qmp_add_flag(arguments, "auto-finalize", false);
+	qmp_add_flag(arguments, "auto-dismiss", false);
+	send_plain(link, "block-stream", arguments, done, data);
+}
+
+static void send_job(struct qmp_link *link, const char *command, const char *job, qmp_done_fn done,
+		     void *data)
+{
+	send_plain(link, command, qmp_add_text(qmp_object(), "id", job), done, data);
+}
+
+void qmp_job_pause(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
+{
+	send_job(link, "job-pause", job, done, data);
+}
+
+void qmp_job_resume(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
+{
+	send_job(link, "job-resume", job, done, data);
+}
+
+void qmp_job_finalize(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
+{
+	send_job(link, "job-finalize", job, done, data);
+}
+
+void qmp_job_dismiss(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
+{
+	send_job(link, "job-dismiss", job, done, data);
+}
+
+void qmp_job_cancel(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
+{
+	send_job(link, "job-cancel", job, done, data);
+}
+
+/* There is no job- form of this one; its "device" means the job's id. */
+void qmp_job_set_speed(struct qmp_link *link, const char *job, int64_t speed, qmp_done_fn done,
+		       void *data)
+{
+	struct qmp_value *arguments = qmp_add_text(qmp_object(), "device", job);
+
+	send_plain(link, "block-job-set-speed", qmp_add_number(arguments, "speed", speed), done,
+		   data);
+}
+
+void qmp_blockdev_del(struct qmp_link *link, const char *node, qmp_done_fn done, void *data)
+{
+	send_plain(link, "blockdev-del", qmp_add_text(qmp_object(), "node-name", node), done, data);
+}
+
+void qmp_quit(struct qmp_link *link, qmp_done_fn done, void *data)
+{
+	send_plain(link, "quit", NULL, done, data);
+}
+
+/* --- questions --- */
+
+/* False: it is no block job, or has no id that it could be known by. */
+static bool job_read(struct qmp_job_info *job, const struct qmp_value *value)
+{
+	*job = (struct qmp_job_info){
+		.id = qmp_value_text(value, "device", NULL),
+		.type = qmp_value_text(value, "type", ""),
+		.status = qmp_value_text(value, "status", ""),
+		.io_status = qmp_value_text(value, "io-status", NULL),
+		.error = qmp_value_text(value, "error", NULL),
+		.offset = qmp_value_number(value, "offset", 0),
+		.length = qmp_value_number(value, "len", 0),
+		.speed = qmp_value_number(value, "speed", 0),
+		.paused = qmp_value_flag(value, "paused", false),
+		.ready = qmp_value_flag(value, "ready", false),
+		.auto_finalize = qmp_value_flag(value, "auto-finalize", true),
+		.auto_dismiss = qmp_value_flag(value, "auto-dismiss", true),
+	};
+	return job->id && *job->id;
+}
+
+static void jobs_reply(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	static const struct qmp_error no_list = { -EPROTO, "",
+						  "query-block-jobs was answered with no list" };
+	struct call call = call_take(data);
+	struct qmp_job_info *jobs;
+	size_t count = 0;
+
+	if (!error && !qmp_value_is_list(value))
+		error = &no_list;
+	if (error) {
+		call.jobs(call.data, error, NULL, 0);
+		return;
+	}
+	jobs = must(calloc(qmp_value_count(value) + 1, sizeof(*jobs)));
+	for (size_t i = 0; i < qmp_value_count(value); i++)
+		count += job_read(&jobs[count], qmp_value_item(value, i));
+	call.jobs(call.data, NULL, jobs, count);
+	free(jobs);
+}
+
+void qmp_query_block_jobs(struct qmp_link *link, qmp_jobs_fn done, void *data)
+{
+	qmp_link_send(link, "query-block-jobs", NULL, jobs_reply,
+		      call_new((struct call){ .jobs = done, .data = data }));
+}
+
+static void status_reply(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	static const struct qmp_error no_status = { -EPROTO, "",
+						    "query-status was answered with no status" };
+	struct call call = call_take(data);
+	const char *status = error ? NULL : qmp_value_text(value, "status", NULL);
+
+	if (!error && !status)
+		error = &no_status;
+	call.text(call.data, error, status);
+}
+
+void qmp_query_run_state(struct qmp_link *link, qmp_text_fn done, void *data)
+{
+	qmp_link_send(link, "query-status", NULL, status_reply,
+		      call_new((struct call){ .text = done, .data = data }));
+}

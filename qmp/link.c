@@ -1,0 +1,539 @@
+/*
+ * Owns one connection to one QMP monitor: connect, greeting, capabilities, ids, deadlines, late answers, the end.
+ * Called by jobs/domain.c and, to send, by command.c, schema.c and layout.c; must not know what commands and events mean.
+ *
+ * Nothing is freed inside its own callback. A link ends in link_end(), which may be called from anywhere: it stops reading
+ * and closes the handles. What is owed is paid in the last handle's close callback: waiting commands, `closed`, memory.
+ */
+#include "qmp/link.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <uthash.h>
+#include <utlist.h>
+
+enum {
+	READ_BYTES = 64 << 10,
+	/* Commands are small: a peer that leaves so much unread has long stopped to read. */
+	UNSENT_BYTES_MAX = 4 << 20,
+	REASON_BYTES = 256,
+};
+
+enum link_state {
+	LINK_CONNECTING,
+	LINK_GREETING, /* connected, nothing has come yet */
+	LINK_NEGOTIATING, /* greeted, qmp_capabilities is on its way */
+	LINK_READY,
+	LINK_ENDED, /* handles are closing */
+};
+
+/*
+ * One command. On the list `waiting` (oldest first) until answered or timed out; in the table `sent` until answered: a
+ * timed-out command stays there as a tombstone, so that its late answer is known for what it is.
+ * A command that was never sent is on the list `refused` only.
+ */
+struct command {
+	uint64_t id;
+	uint64_t deadline_ms;
+	qmp_reply_fn reply;
+	void *data;
+	int refusal; /* on `refused`: -EAGAIN or -EHOSTDOWN */
+	bool timed_out;
+	struct command *prev, *next;
+	UT_hash_handle hh;
+	char name[];
+};
+
+struct qmp_link {
+	uv_pipe_t pipe;
+	uv_timer_t timer;
+	uv_connect_t connect;
+	int handles; /* not closed yet */
+	const struct qmp_link_handlers *handlers;
+	void *owner;
+	bool let_go; /* the owner wants to hear no more */
+	enum link_state state;
+	pid_t peer;
+
+	struct qmp_reader *reader;
+	struct command *sent; /* by id */
+	struct command *waiting, *refused;
+	uint64_t last_id;
+	unsigned timeout_ms;
+	uint64_t busy_ms; /* when to call a silent peer busy, 0: not */
+	uint64_t timer_ms; /* when the timer is set to fire, 0: it is not */
+	bool second_look; /* the timer has fired already for what is due */
+
+	int code; /* why it ended */
+	char reason[REASON_BYTES];
+};
+
+struct output {
+	uv_write_t write;
+	char text[];
+};
+
+/* All links read into this: an idle one holds no buffer. */
+static char input[READ_BYTES];
+
+static void *must(void *memory)
+{
+	if (!memory)
+		abort();
+	return memory;
+}
+
+/* --- the end --- */
+
+static void command_fail(struct command *command, int code, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Answers with an error of our own. The command is on no list any more, but may be a tombstone. */
+static void command_fail(struct command *command, int code, const char *format, ...)
+{
+	qmp_reply_fn reply = command->reply;
+	char text[REASON_BYTES];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	command->reply = NULL;
+	if (reply)
+		reply(command->data, &(struct qmp_error){ code, "", text }, NULL);
+}
+
+static void fail_refused(struct qmp_link *link)
+{
+	while (link->refused) {
+		struct command *command = link->refused;
+
+		DL_DELETE(link->refused, command);
+		if (command->refusal == -EAGAIN)
+			command_fail(command, -EAGAIN, "too many commands wait for an answer");
+		else
+			command_fail(command, -EHOSTDOWN, "not connected");
+		free(command);
+	}
+}
+
+static void fail_all(struct qmp_link *link)
+{
+	struct command *command, *next;
+
+	while (link->waiting) {
+		command = link->waiting;
+		DL_DELETE(link->waiting, command);
+		command_fail(command, -EHOSTDOWN, "%s", link->reason);
+	}
+	HASH_ITER (hh, link->sent, command, next) {
+		HASH_DEL(link->sent, command);
+		free(command);
+	}
+	fail_refused(link);
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+	struct qmp_link *link = handle->data;
+
+	if (--link->handles)
+		return;
+	fail_all(link);
+	if (!link->let_go)
+		link->handlers->closed(link->owner, link->code, link->reason);
+	/* The owner might have sent something to the dead link meanwhile: that is owed an answer too. */
+	fail_refused(link);
+	qmp_reader_free(link->reader);
+	free(link);
+}
+
+static void link_end(struct qmp_link *link, int code, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void link_end(struct qmp_link *link, int code, const char *format, ...)
+{
+	va_list args;
+
+	if (link->state == LINK_ENDED)
+		return;
+	link->state = LINK_ENDED;
+	link->code = code;
+	va_start(args, format);
+	vsnprintf(link->reason, sizeof(link->reason), format, args);
+	va_end(args);
+	uv_close((uv_handle_t *)&link->timer, handle_closed);
+	uv_close((uv_handle_t *)&link->pipe, handle_closed);
+}
+
+/* --- deadlines: one timer, set only while something waits --- */
+
+static void timer_fired(uv_timer_t *timer);
+
+static uint64_t next_due_ms(const struct qmp_link *link)
+{
+	uint64_t due = UINT64_MAX;
+
+	/* All commands have the same time, so the oldest is the first. */
+	if (link->waiting)
+		due = link->waiting->deadline_ms;
+	if (link->busy_ms && link->busy_ms < due)
+		due = link->busy_ms;
+	if (link->refused)
+		due = 0;
+	return due;
+}
+
+static void arm_timer(struct qmp_link *link)
+{
+	uint64_t due = next_due_ms(link), now = uv_now(link->pipe.loop);
+
+	if (link->state == LINK_ENDED)
+		return;
+	if (due == UINT64_MAX) {
+		uv_timer_stop(&link->timer);
+		link->timer_ms = 0;
+		return;
+	}
+	/* At least 1 ms: a timer that is set to 0 in its own callback fires again before anything is read. */
+	if (due > now)
+		link->second_look = false;
+	else
+		due = now + 1;
+	if (link->timer_ms == due)
+		return;
+	link->timer_ms = due;
+	uv_timer_start(&link->timer, timer_fired, due - now, 0);
+}
+
+static void expire_commands(struct qmp_link *link)
+{
+	uint64_t now = uv_now(link->pipe.loop);
+
+	while (link->waiting && link->waiting->deadline_ms <= now) {
+		struct command *command = link->waiting;
+
+		DL_DELETE(link->waiting, command);
+		command->timed_out = true;
+		command_fail(command, -ETIMEDOUT, "no answer to %s within %u.%u s", command->name,
+			     link->timeout_ms / 1000, link->timeout_ms % 1000 / 100);
+	}
+}
+
+static void expire_greeting(struct qmp_link *link)
+{
+	if (!link->busy_ms || link->busy_ms > uv_now(link->pipe.loop))
+		return;
+	link->busy_ms = 0;
+	if (!link->let_go)
+		link->handlers->busy(link->owner);
+}
+
+/*
+ * The loop runs timers before it reads. If this process was held up, the answer may be there already: so what is due is
+ * only believed when the timer fires for the second time, after a look at the socket.
+ */
+static void timer_fired(uv_timer_t *timer)
+{
+	struct qmp_link *link = timer->data;
+
+	link->timer_ms = 0;
+	fail_refused(link);
+	if (link->second_look && link->state != LINK_ENDED) {
+		expire_greeting(link);
+		/* An owner that lets go in a callback still has its commands answered, at the end. */
+		if (link->state != LINK_ENDED)
+			expire_commands(link);
+	}
+	link->second_look = next_due_ms(link) <= uv_now(timer->loop);
+	arm_timer(link);
+}
+
+/* --- sending --- */
+
+static struct command *command_new(const char *name, qmp_reply_fn reply, void *data)
+{
+	struct command *command = must(calloc(1, sizeof(*command) + strlen(name) + 1));
+
+	command->reply = reply;
+	command->data = data;
+	strcpy(command->name, name);
+	return command;
+}
+
+static void output_done(uv_write_t *write, int status)
+{
+	/*
+	 * A failure is no news: if the peer is gone, reading will tell, after all that it has said before. If it is not, the
+	 * command's deadline will tell.
+	 */
+	free(write->data);
+}
+
+static void write_command(struct qmp_link *link, const struct command *command,
+			  struct qmp_value *arguments)
+{
+	struct qmp_value *message = qmp_add_text(qmp_object(), "execute", command->name);
+	struct output *output;
+	const char *text;
+	uv_buf_t buffer;
+
+	if (arguments)
+		qmp_add_value(message, "arguments", arguments);
+	qmp_add_number(message, "id", command->id);
+	text = qmp_value_print(message);
+	output = must(malloc(sizeof(*output) + strlen(text) + 2));
+	output->write.data = output;
+	buffer = uv_buf_init(output->text, sprintf(output->text, "%s\n", text));
+	qmp_value_free(message);
+	if (uv_write(&output->write, (uv_stream_t *)&link->pipe, &buffer, 1, output_done) < 0)
+		free(output);
+}
+
+static void send_now(struct qmp_link *link, struct command *command, struct qmp_value *arguments)
+{
+	/* Time may have passed since the loop last looked at the clock. */
+	uv_update_time(link->pipe.loop);
+	command->id = ++link->last_id;
+	command->deadline_ms = uv_now(link->pipe.loop) + link->timeout_ms;
+	HASH_ADD(hh, link->sent, id, sizeof(command->id), command);
+	DL_APPEND(link->waiting, command);
+	write_command(link, command, arguments);
+	arm_timer(link);
+	if (uv_stream_get_write_queue_size((uv_stream_t *)&link->pipe) > UNSENT_BYTES_MAX)
+		link_end(link, -ETIMEDOUT, "it does not take our commands");
+}
+
+void qmp_link_send(struct qmp_link *link, const char *name, struct qmp_value *arguments,
+		   qmp_reply_fn reply, void *data)
+{
+	struct command *command = command_new(name, reply, data);
+
+	if (link->state == LINK_READY && HASH_COUNT(link->sent) < QMP_COMMANDS_MAX) {
+		send_now(link, command, arguments);
+		return;
+	}
+	qmp_value_free(arguments);
+	command->refusal = link->state == LINK_READY ? -EAGAIN : -EHOSTDOWN;
+	DL_APPEND(link->refused, command);
+	arm_timer(link);
+}
+
+/* --- what comes in --- */
+
+static void capabilities_reply(void *data, const struct qmp_error *error,
+			       const struct qmp_value *value)
+{
+	struct qmp_link *link = data;
+
+	if (link->state != LINK_NEGOTIATING)
+		return;
+	if (error) {
+		link_end(link, error->code == -ETIMEDOUT ? -ETIMEDOUT : -EPROTO,
+			 "qmp_capabilities: %s", error->text);
+		return;
+	}
+	link->state = LINK_READY;
+	if (!link->let_go)
+		link->handlers->ready(link->owner);
+}
+
+static void take_greeting(struct qmp_link *link, const struct qmp_value *message)
+{
+	if (!qmp_value_is_object(qmp_value_get(message, "QMP"))) {
+		link_end(link, -EPROTO, "it did not greet as a QMP monitor does");
+		return;
+	}
+	link->state = LINK_NEGOTIATING;
+	link->busy_ms = 0;
+	send_now(link, command_new("qmp_capabilities", capabilities_reply, link), NULL);
+}
+
+static void take_event(struct qmp_link *link, const struct qmp_value *message)
+{
+	struct qmp_event event;
+
+	if (!qmp_value_is_text(qmp_value_get(message, "event"))) {
+		link_end(link, -EPROTO, "an event has no name");
+		return;
+	}
+	/* Before `ready` the owner has asked nothing yet, and what it will ask tells all that an event would. */
+	if (link->state != LINK_READY)
+		return;
+	qmp_event_read(&event, message);
+	link->handlers->event(link->owner, &event);
+}
+
+static void command_answer(struct command *command, const struct qmp_value *message)
+{
+	const struct qmp_value *refusal = qmp_value_get(message, "error");
+	struct qmp_error error = {
+		.code = -EREMOTEIO,
+		.class = qmp_value_text(refusal, "class", ""),
+		.text = qmp_value_text(refusal, "desc", "QEMU gives no reason"),
+	};
+
+	if (!command->reply)
+		return;
+	if (refusal)
+		command->reply(command->data, &error, NULL);
+	else
+		command->reply(command->data, NULL, qmp_value_get(message, "return"));
+}
+
+static void take_answer(struct qmp_link *link, const struct qmp_value *message)
+{
+	const struct qmp_value *id_value = qmp_value_get(message, "id");
+	uint64_t id = qmp_value_number(id_value, NULL, 0);
+	struct command *command = NULL;
+
+	if (qmp_value_is_number(id_value))
+		HASH_FIND(hh, link->sent, &id, sizeof(id), command);
+	if (!command) {
+		const char *desc = qmp_value_text(qmp_value_get(message, "error"), "desc", NULL);
+
+		/* Without an id QEMU tells that it could not read us: there is no knowing which command it has lost. */
+		link_end(link, -EPROTO, "an answer to nothing that was asked%s%s", desc ? ": " : "",
+			 desc ? desc : "");
+		return;
+	}
+	HASH_DEL(link->sent, command);
+	if (!command->timed_out)
+		DL_DELETE(link->waiting, command);
+	command_answer(command, message);
+	free(command);
+	arm_timer(link);
+}
+
+static bool has_key(const struct qmp_value *message, const char *key)
+{
+	return qmp_value_get(message, key) != NULL;
+}
+
+static void take_message(struct qmp_link *link, const struct qmp_value *message)
+{
+	if (!qmp_value_is_object(message))
+		link_end(link, -EPROTO, "a message is no object");
+	else if (has_key(message, "event"))
+		take_event(link, message);
+	else if (link->state == LINK_GREETING)
+		take_greeting(link, message);
+	else if (has_key(message, "return") || has_key(message, "error"))
+		take_answer(link, message);
+	else
+		link_end(link, -EPROTO, "a message is neither event nor answer");
+}
+
+static void take_bytes(struct qmp_link *link, const char *bytes, size_t length)
+{
+	const char *error = NULL;
+
+	while (length && link->state != LINK_ENDED) {
+		size_t used;
+		struct qmp_value *message =
+			qmp_reader_feed(link->reader, bytes, length, &used, &error);
+
+		if (message)
+			take_message(link, message);
+		qmp_value_free(message);
+		if (error)
+			link_end(link, -EPROTO, "%s", error);
+		bytes += used;
+		length -= used;
+	}
+}
+
+static void lend_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+	*buffer = uv_buf_init(input, sizeof(input));
+}
+
+static void bytes_came(uv_stream_t *stream, ssize_t length, const uv_buf_t *buffer)
+{
+	struct qmp_link *link = stream->data;
+
+	if (length > 0)
+		take_bytes(link, buffer->base, length);
+	else if (length == UV_EOF || length == UV_ECONNRESET)
+		link_end(link, -ECONNRESET, "the peer hung up");
+	else if (length < 0)
+		link_end(link, length, "reading: %s", uv_strerror(length));
+}
+
+/* --- the beginning --- */
+
+static pid_t peer_pid(const uv_pipe_t *pipe)
+{
+	struct ucred peer = { 0 };
+	socklen_t size = sizeof(peer);
+	uv_os_fd_t fd;
+
+	if (uv_fileno((const uv_handle_t *)pipe, &fd) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return 0;
+	return peer.pid;
+}
+
+static void connected(uv_connect_t *connect, int status)
+{
+	struct qmp_link *link = connect->data;
+	int error = status;
+
+	if (link->state != LINK_CONNECTING)
+		return;
+	if (!error)
+		error = uv_read_start((uv_stream_t *)&link->pipe, lend_buffer, bytes_came);
+	if (error) {
+		link_end(link, error, "%s",
+			 error == -EAGAIN ? "too many clients wait for this monitor"
+					  : uv_strerror(error));
+		return;
+	}
+	link->state = LINK_GREETING;
+	link->peer = peer_pid(&link->pipe);
+	uv_update_time(link->pipe.loop);
+	link->busy_ms = uv_now(link->pipe.loop) + QMP_GREETING_MS;
+	arm_timer(link);
+}
+
+struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeout_ms,
+			       const struct qmp_link_handlers *handlers, void *owner)
+{
+	struct qmp_link *link = must(calloc(1, sizeof(*link)));
+
+	/* libuv writes without MSG_NOSIGNAL, and a monitor may hang up at any moment. */
+	signal(SIGPIPE, SIG_IGN);
+	link->handlers = handlers;
+	link->owner = owner;
+	link->timeout_ms = timeout_ms;
+	link->reader = qmp_reader_new();
+	uv_pipe_init(loop, &link->pipe, 0);
+	uv_timer_init(loop, &link->timer);
+	link->handles = 2;
+	link->pipe.data = link->timer.data = link->connect.data = link;
+	/* libuv 1.44 would cut the path off and connect to somebody else. */
+	if (strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		link_end(link, -ENAMETOOLONG, "the socket's path is too long");
+	else
+		uv_pipe_connect(&link->connect, &link->pipe, path, connected);
+	return link;
+}
+
+void qmp_link_close(struct qmp_link *link)
+{
+	link->let_go = true;
+	link_end(link, 0, "the link was closed");
+}
+
+pid_t qmp_link_peer(const struct qmp_link *link)
+{
+	return link->peer;
+}
