@@ -111,20 +111,19 @@ static struct json_object *json_text(const char *text)
 
 /* --- reading a stream --- */
 
-static void reader_renew(struct qmp_reader *reader)
+static struct json_tokener *tokener_new(void)
 {
-	json_tokener_free(reader->tokener);
-	reader->tokener = must(json_tokener_new_ex(QMP_MESSAGE_DEPTH_MAX));
-	json_tokener_set_flags(reader->tokener,
-			       JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS);
+	struct json_tokener *tokener = must(json_tokener_new_ex(QMP_MESSAGE_DEPTH_MAX));
+
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS);
+	return tokener;
 }
 
 struct qmp_reader *qmp_reader_new(void)
 {
 	struct qmp_reader *reader = must(calloc(1, sizeof(*reader)));
 
-	reader->tokener = must(json_tokener_new_ex(QMP_MESSAGE_DEPTH_MAX));
-	reader_renew(reader);
+	reader->tokener = tokener_new();
 	return reader;
 }
 
@@ -153,8 +152,10 @@ static size_t count_parts(const char *bytes, size_t length)
 /* The message is complete: the next one starts from nothing, and without the memory that a large one has taken. */
 static void reader_start_over(struct qmp_reader *reader)
 {
-	if (reader->bytes > TOKENER_BYTES)
-		reader_renew(reader);
+	if (reader->bytes > TOKENER_BYTES) {
+		json_tokener_free(reader->tokener);
+		reader->tokener = tokener_new();
+	}
 	reader->bytes = reader->parts = 0;
 	reader->tail = 0;
 }
