@@ -1,0 +1,72 @@
+/*
+ * What all requests share, and the model's watcher; see fs/face.h.
+ */
+#include "fs/face.h"
+
+#include <unistd.h>
+#include "fs/log.h"
+
+static void added(void *data, struct domain *domain, struct disk *disk)
+{
+	struct face *face = data;
+
+	nodes_add(&face->nodes, domain, disk);
+	face->changed = true;
+}
+
+static void removed(void *data, struct domain *domain, struct disk *disk)
+{
+	struct face *face = data;
+
+	nodes_remove(&face->nodes, domain, disk);
+	face->changed = true;
+}
+
+/* Called in the middle of requests too: the kernel is told later. */
+static void changed(void *data, struct domain *domain, struct disk *disk, enum topic topic)
+{
+	struct face *face = data;
+
+	face->changed = true;
+}
+
+static bool may_add(void *data, struct domain *domain, struct disk *disk, const char **reason)
+{
+	struct face *face = data;
+
+	if (nodes_may_add(&face->nodes, domain, disk))
+		return true;
+	*reason = "its inode number would be that of another folder: give it another name";
+	return false;
+}
+
+static void log_of_model(void *data, const char *line)
+{
+	log_line("%s", line);
+}
+
+const struct model_watcher face_watcher = {
+	.added = added,
+	.removed = removed,
+	.changed = changed,
+	.log = log_of_model,
+	.may_add = may_add,
+};
+
+void face_init(struct face *face)
+{
+	*face = (struct face){ .uid = geteuid(), .gid = getegid() };
+	open_files_init(&face->files);
+}
+
+void face_set_model(struct face *face, struct model *model)
+{
+	face->model = model;
+	nodes_init(&face->nodes, model);
+}
+
+void face_clear(struct face *face)
+{
+	open_files_clear(&face->files);
+	nodes_clear(&face->nodes);
+}

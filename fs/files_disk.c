@@ -1,0 +1,340 @@
+/*
+ * The files of a disk's folder: to start a job, to steer it, to watch it, to look at the disk. The
+ * handlers see the model only; what a command does is in jobs/pull.c and jobs/steer.c.
+ */
+#include "fs/files.h"
+
+#include <inttypes.h>
+#include "jobs/events.h"
+
+/* --- pull, speed, pause, abort: what is in force --- */
+
+static const struct job *live_job(const struct place *place)
+{
+	return disk_is_busy(place->disk) ? place->disk->job : NULL;
+}
+
+static void show_speed(const struct place *place, struct text *out)
+{
+	const struct job *job = live_job(place);
+
+	text_printf(out, "%" PRId64 "\n", job ? job->speed : 0);
+}
+
+static void show_pause(const struct place *place, struct text *out)
+{
+	const struct job *job = live_job(place);
+
+	text_puts(out, job && job->paused ? "1\n" : "0\n");
+}
+
+static const struct key pull_keys[] = {
+	{
+		.name = "base",
+		.kind = KEY_TEXT,
+		.shown = "IMAGE",
+		.help = "pull only what lies above this image of the chain, which stays as the "
+			"backing "
+			"image: its path, or [N] for the N-th line of chain; by default all of it",
+	},
+	{
+		.name = "bandwidth",
+		.kind = KEY_BYTES,
+		.shown = "RATE",
+		.help = "bytes a second with an optional K, M, G or T; 0 or max: no limit",
+	},
+	{
+		.name = "on-error",
+		.kind = KEY_CHOICE,
+		.choices = "report ignore enospc stop",
+		.shown = "WHAT",
+		.help = "what an I/O error does: end the job, go on, stop when space has run out, "
+			"stop",
+	},
+	{ 0 },
+};
+
+static const struct key speed_keys[] = {
+	{
+		.name = "rate",
+		.kind = KEY_BYTES,
+		.positional = true,
+		.required = true,
+		.shown = "RATE",
+		.help = "bytes a second with an optional K, M, G or T; 0 or max: no limit",
+	},
+	{ 0 },
+};
+
+static const struct key pause_keys[] = {
+	{
+		.name = "pause",
+		.kind = KEY_SWITCH,
+		.positional = true,
+		.required = true,
+		.shown = "1|0",
+		.help = "1 pauses, 0 resumes; both may be repeated",
+	},
+	{ 0 },
+};
+
+static const struct key abort_keys[] = {
+	{
+		.name = "async",
+		.kind = KEY_FLAG,
+		.help = "do not wait until the job is over",
+	},
+	{ 0 },
+};
+
+/* --- progress, status, job, wait --- */
+
+static void show_progress(const struct place *place, struct text *out)
+{
+	int64_t cur, end;
+
+	job_progress(place->disk->job, &cur, &end);
+	text_printf(out, "%" PRId64 " %" PRId64 "\n", cur, end);
+}
+
+static void show_status(const struct place *place, struct text *out)
+{
+	text_puts(out, disk_status(place->disk));
+	text_puts(out, "\n");
+}
+
+/* A line of `job`. What is not known, or does not apply, is a dash. */
+static void put_text(struct text *out, const char *key, const char *value)
+{
+	text_printf(out, "%s ", key);
+	show_line(out, value && *value ? value : "-");
+	text_puts(out, "\n");
+}
+
+static void put_number(struct text *out, const char *key, int64_t value, bool known)
+{
+	if (known)
+		text_printf(out, "%s %" PRId64 "\n", key, value);
+	else
+		put_text(out, key, NULL);
+}
+
+static void put_time(struct text *out, const char *key, struct timespec time)
+{
+	char date[32] = "";
+
+	if (time.tv_sec)
+		event_format_time(date, time);
+	put_text(out, key, date);
+}
+
+static void put_by(struct text *out, const struct who *by)
+{
+	if (by->uid == (uid_t)-1)
+		text_puts(out, "by foreign\n");
+	else
+		text_printf(out, "by uid=%u pid=%d\n", by->uid, by->pid);
+}
+
+static void show_job(const struct place *place, struct text *out)
+{
+	const struct disk *disk = place->disk;
+	const struct job *job = disk->job;
+	bool live = job_is_live(job);
+	int64_t cur, end;
+
+	if (!job) {
+		text_printf(out, "state idle\ngeneration %" PRIu64 "\n", disk->generation);
+		return;
+	}
+	job_progress(job, &cur, &end);
+	put_text(out, "id", job->id);
+	put_text(out, "type", job->type);
+	put_text(out, "state", disk_status(disk));
+	put_text(out, "result", job_result(job));
+	put_number(out, "cur", cur, true);
+	put_number(out, "end", end, true);
+	put_number(out, "bandwidth", job->speed, true);
+	put_number(out, "rate", job->rate, live && job->rate > 0);
+	put_number(out, "eta", job_eta(job), live && job_eta(job) >= 0);
+	put_time(out, "started", job->started);
+	put_time(out, "ended", job->ended);
+	put_text(out, "io-status", job->io_status);
+	put_text(out, "error", job->error);
+	put_text(out, "qemu-state", job->qemu_state);
+	put_by(out, &job->by);
+	put_number(out, "generation", (int64_t)disk->generation, true);
+}
+
+/* --- chain, source, format, size --- */
+
+static void show_chain(const struct place *place, struct text *out)
+{
+	for (size_t i = 0; i < place->disk->depth; i++) {
+		text_put_path(out, place->disk->chain[i].path);
+		text_puts(out, "\n");
+	}
+}
+
+static void show_source(const struct place *place, struct text *out)
+{
+	if (!place->disk->depth)
+		return;
+	text_put_path(out, place->disk->chain[0].path);
+	text_puts(out, "\n");
+}
+
+static void show_format(const struct place *place, struct text *out)
+{
+	if (!place->disk->depth)
+		return;
+	show_line(out, place->disk->chain[0].format);
+	text_puts(out, "\n");
+}
+
+static void show_size(const struct place *place, struct text *out)
+{
+	if (place->disk->depth)
+		text_printf(out, "%" PRId64 "\n", place->disk->chain[0].size);
+}
+
+/* --- error, history --- */
+
+static void show_error(const struct place *place, struct text *out)
+{
+	if (place->disk->error)
+		text_puts(out, place->disk->error);
+}
+
+static void show_history(const struct place *place, struct text *out)
+{
+	for (size_t i = 0; i < place->disk->history_count; i++)
+		text_puts(out, place->disk->history[i]);
+}
+
+const struct file disk_files[] = {
+	{
+		.name = "pull",
+		.mode = S_IFREG | 0644,
+		.write = disk_pull,
+		.keys = pull_keys,
+		.help = "Populates the disk from its backing chain, so that nothing, or only base, "
+			"backs it.",
+	},
+	{
+		.name = "speed",
+		.mode = S_IFREG | 0644,
+		.flags = FILE_FRESH,
+		.topic = TOPIC_JOB,
+		.show = show_speed,
+		.write = disk_speed,
+		.keys = speed_keys,
+		.help = "The bandwidth limit of the live job in bytes a second; 0: none.",
+	},
+	{
+		.name = "pause",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_JOB,
+		.show = show_pause,
+		.write = disk_pause,
+		.keys = pause_keys,
+		.help = "1 while the live job is paused, else 0.",
+	},
+	{
+		.name = "abort",
+		.mode = S_IFREG | 0644,
+		.write = disk_abort,
+		.keys = abort_keys,
+		.help = "Gives the live job up; returns when it is over.",
+	},
+	{
+		.name = "progress",
+		.mode = S_IFREG | 0444,
+		.flags = FILE_FRESH,
+		.topic = TOPIC_PROGRESS,
+		.show = show_progress,
+		.help = "CUR END, two whole numbers; equal only when the job is ready or "
+			"completed, 0 0 when "
+			"there never was a job",
+	},
+	{
+		.name = "status",
+		.mode = S_IFREG | 0444,
+		.topic = TOPIC_JOB,
+		.show = show_status,
+		.help = "one word: idle, running, paused, ready, aborting, or the final completed, "
+			"failed, "
+			"cancelled, lost, which stays until the next job",
+	},
+	{
+		.name = "job",
+		.mode = S_IFREG | 0444,
+		.flags = FILE_FRESH,
+		.topic = TOPIC_JOB,
+		.show = show_job,
+		.help = "the live or the last job, a key and its value a line; a dash where "
+			"nothing is known",
+	},
+	{
+		.name = "wait",
+		.mode = S_IFREG | 0444,
+		.flags = FILE_WAITS,
+		.topic = TOPIC_JOB,
+		.show = show_status,
+		.help = "blocks until no job is live, then the final word; the only file that "
+			"blocks",
+	},
+	{
+		.name = "chain",
+		.mode = S_IFREG | 0444,
+		.topic = TOPIC_CHAIN,
+		.show = show_chain,
+		.help = "the backing chain, a path a line, active image first; escaped as in "
+			"/proc/mounts",
+	},
+	{
+		.name = "source",
+		.mode = S_IFREG | 0444,
+		.topic = TOPIC_CHAIN,
+		.show = show_source,
+		.help = "the active image's path: the first line of chain",
+	},
+	{
+		.name = "format",
+		.mode = S_IFREG | 0444,
+		.topic = TOPIC_CHAIN,
+		.show = show_format,
+		.help = "the active image's format",
+	},
+	{
+		.name = "size",
+		.mode = S_IFREG | 0444,
+		.topic = TOPIC_CHAIN,
+		.show = show_size,
+		.help = "the disk's size in bytes",
+	},
+	{
+		.name = "events",
+		.mode = S_IFREG | 0444,
+		.flags = FILE_LOG,
+		.topic = TOPIC_EVENTS,
+		.help = "this disk's events, a JSON object a line",
+	},
+	{
+		.name = "error",
+		.mode = S_IFREG | 0444,
+		.topic = TOPIC_ERROR,
+		.show = show_error,
+		.help = "why the last command was refused: what was written, a caret under the "
+			"word at fault, "
+			"the reason; empty when it was taken",
+	},
+	{
+		.name = "history",
+		.mode = S_IFREG | 0444,
+		.topic = TOPIC_HISTORY,
+		.show = show_history,
+		.help = "finished jobs, newest last, a JSON object a line",
+	},
+	{ 0 },
+};

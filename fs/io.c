@@ -1,0 +1,213 @@
+/*
+ * read(2) and write(2). A read at offset 0 takes a snapshot, the following ones go on in it; a write is
+ * one command, and its answer is what the same open file reads next. Knows the rows and the model, not
+ * FUSE: that is behind struct reply.
+ */
+#include "fs/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+static void give_error(struct reply *reply, int error)
+{
+	reply_error(reply, error);
+	reply_free(reply);
+}
+
+/* The part of the content that was asked for; none beyond its end. */
+static void give(struct reply *reply, const char *bytes, size_t length)
+{
+	size_t left = reply->offset < length ? length - (size_t)reply->offset : 0;
+
+	reply_bytes(reply, bytes + (length - left), left < reply->size ? left : reply->size);
+	reply_free(reply);
+}
+
+static void give_text(struct reply *reply, const struct text *text)
+{
+	give(reply, text_bytes(text), text_length(text));
+}
+
+/* --- reading --- */
+
+/* Takes the snapshot and answers from it. */
+static void read_content(struct reply *reply, const struct place *place)
+{
+	struct open_file *file = open_file_find(&reply->face->files, reply->fh);
+	struct text *text = text_new();
+
+	place_show(place, text);
+	give_text(reply, text);
+	if (file)
+		open_file_take_snapshot(file, text, place_stamp(place)->version);
+	else
+		text_free(text); /* closed while it waited */
+}
+
+static void read_done(struct op *op, int status, void *data)
+{
+	struct reply *reply = data;
+	struct place place;
+
+	reply->op = NULL;
+	if (status < 0)
+		give_error(reply, status);
+	else if (!node_find(&reply->face->nodes, reply->node, &place))
+		give_error(reply, -ENODEV);
+	else
+		read_content(reply, &place);
+}
+
+/* The files whose content has to be waited for. */
+static void read_later(struct reply *reply, const struct place *place, const struct who *who)
+{
+	struct target target = place_target(place);
+	struct op *op = op_new(&target, who, read_done, reply);
+
+	if (!reply_park(reply, op))
+		return;
+	if (place->file->flags & FILE_WAITS)
+		disk_wait(op);
+	else
+		disk_refresh(op);
+}
+
+static void read_log(struct reply *reply, const struct place *place, struct open_file *file)
+{
+	struct event_log *log = place_log(place);
+	char *bytes = malloc(reply->size + 1);
+	size_t length;
+
+	if (!bytes)
+		abort();
+	length = event_log_read(log, &file->place, reply->offset, bytes, reply->size);
+	if (length < reply->size)
+		file->seen = place_stamp(place)->version; /* has read to the end */
+	reply_bytes(reply, bytes, length);
+	reply_free(reply);
+	free(bytes);
+}
+
+static bool must_wait(const struct place *place)
+{
+	return place->file->flags & (FILE_FRESH | FILE_WAITS) && place->disk &&
+	       disk_is_busy(place->disk);
+}
+
+void io_read(struct reply *reply)
+{
+	struct open_files *files = &reply->face->files;
+	struct open_file *file = open_file_find(files, reply->fh);
+	struct place place;
+	const char *answer;
+	size_t left;
+
+	if (file && file->node == reply->node) {
+		if (open_file_answers(file, reply->offset, &answer, &left)) {
+			reply_bytes(reply, answer, left < reply->size ? left : reply->size);
+			reply_free(reply);
+			return;
+		}
+		if (reply->offset && file->snapshot) {
+			give_text(reply, file->snapshot);
+			return;
+		}
+	}
+	if (!node_find(&reply->face->nodes, reply->node, &place)) {
+		give_error(reply, -ENODEV);
+		return;
+	}
+	file = place_is_folder(&place) ? NULL : open_file_adopt(files, reply->fh, &place);
+	if (!file)
+		give_error(reply, place_is_folder(&place) ? -EISDIR : -EBADF);
+	else if (place.file->flags & FILE_LOG)
+		read_log(reply, &place, file);
+	else if (must_wait(&place))
+		read_later(reply, &place, &file->who);
+	else
+		read_content(reply, &place);
+}
+
+/* --- writing --- */
+
+static void write_done(struct op *op, int status, void *data)
+{
+	struct reply *reply = data;
+	struct open_file *file = open_file_find(&reply->face->files, reply->fh);
+	uint64_t end = status < 0 ? reply->offset : reply->offset + reply->size;
+
+	reply->op = NULL;
+	if (file)
+		open_file_set_answer(file, op->answer, end);
+	if (status < 0)
+		reply_error(reply, status);
+	else
+		reply_written(reply, reply->size);
+	reply_free(reply);
+}
+
+/* Why the write cannot be a command, whatever its words; NULL: it can. */
+static const char *no_command(const struct open_file *file, const struct reply *reply,
+			      const char *bytes)
+{
+	size_t size = reply->size;
+
+	/* With O_APPEND the kernel makes the offset the file's size. */
+	if (file->flags & O_APPEND ? file->writes > 1 : reply->offset > 0)
+		return "one write is one command: a second line or a continuation is not carried "
+		       "out";
+	if (!size)
+		return "nothing was written: all defaults are an empty line";
+	/* stdio cuts what it writes at its buffer's size: half a command must not be carried out. */
+	if (size <= COMMAND_BYTES_MAX && size % 4096 == 0 && bytes[size - 1] != '\n')
+		return "cut off at a multiple of 4096 bytes? end the command with a newline";
+	return NULL;
+}
+
+static void carry_out(struct op *op, const struct file *row, const char *bytes, size_t size)
+{
+	struct command command;
+	struct fault fault;
+
+	if (grammar_parse(row->keys, bytes, size, &command, &fault) < 0) {
+		op_refuse_fault(op, &fault);
+		return;
+	}
+	row->write(op, &command);
+	command_clear(&command);
+}
+
+void io_write(struct reply *reply, const char *bytes)
+{
+	struct open_file *file = open_file_find(&reply->face->files, reply->fh);
+	const char *reason;
+	struct target target;
+	struct place place;
+	struct op *op;
+
+	if (!node_find(&reply->face->nodes, reply->node, &place)) {
+		give_error(reply, -ENODEV);
+		return;
+	}
+	/* Who opened it decides what is allowed: nobody knows that of an open file of an earlier life. */
+	if (!file || file->node != reply->node) {
+		give_error(reply, -ESTALE);
+		return;
+	}
+	if (file->adopted || place_is_folder(&place) || !place.file->write) {
+		give_error(reply, file->adopted ? -ESTALE : -EACCES);
+		return;
+	}
+	file->writes++;
+	target = place_target(&place);
+	op = op_new(&target, &file->who, write_done, reply);
+	op_set_written(op, bytes, reply->size);
+	reason = no_command(file, reply, bytes);
+	if (!reply_park(reply, op))
+		return;
+	if (reason)
+		op_refuse(op, -EINVAL, "%s", reason);
+	else
+		carry_out(op, place.file, bytes, reply->size);
+}

@@ -1,0 +1,27 @@
+/*
+ * Mount points: is this one fit, and what is in its way. Called by fs/main.c before anything is started,
+ * and by fs/session.c around libfuse's mounting. Mounting itself is libfuse's.
+ */
+#ifndef FS_MOUNT_H
+#define FS_MOUNT_H
+
+#define MOUNT_SUBTYPE "blockjobfs"
+#define MOUNT_TYPE    "fuse." MOUNT_SUBTYPE
+
+/*
+ * Checks that @path can be mounted on, and that there is a /dev/fuse. A dead blockjobfs mount that is in the
+ * way (its daemon was killed) is detached. Returns 0 and *@absolute, or -1 and *@error, one line; both
+ * malloc'ed. May block: not for the loop.
+ */
+int mount_check(const char *path, char **absolute, char **error);
+
+/* What was said on standard error between begin and end: the first line of it. For one thing at a time. */
+struct mount_words {
+	int saved, kept;
+	char text[256];
+};
+
+void mount_words_begin(struct mount_words *words);
+void mount_words_end(struct mount_words *words);
+
+#endif

@@ -1,0 +1,199 @@
+/*
+ * Node ids and what they mean; see fs/node.h. Changing anything about the hashes changes every inode
+ * number on the next start: tests/unit/test_fs_node.c has some by heart.
+ */
+#include "fs/node.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+struct folder {
+	uint64_t hash; /* 47 bits */
+	struct domain *domain;
+	struct disk *disk;
+	UT_hash_handle hh;
+};
+
+/* FNV-1a over the bytes of a string, going on from @hash. */
+static uint64_t fold(uint64_t hash, const char *string)
+{
+	for (; *string; string++)
+		hash = (hash ^ (unsigned char)*string) * UINT64_C(0x100000001b3);
+	return hash;
+}
+
+/* FNV alone spreads short names badly over the upper bits: the finalizer of splitmix64. */
+static uint64_t mix(uint64_t hash)
+{
+	hash = (hash ^ hash >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	hash = (hash ^ hash >> 27) * UINT64_C(0x94d049bb133111eb);
+	return hash ^ hash >> 31;
+}
+
+static const uint64_t fnv_basis = UINT64_C(0xcbf29ce484222325);
+
+/* No name has a '/', so no two folders give the same string. Never 0. */
+static uint64_t folder_hash(const char *domain, const char *disk)
+{
+	uint64_t hash = fnv_basis;
+
+	if (domain)
+		hash = fold(fold(hash, domain), "/");
+	if (disk)
+		hash = fold(fold(hash, disk), "/");
+	hash = mix(hash) >> 17;
+	return hash ? hash : 1;
+}
+
+uint16_t node_name_hash(const char *name)
+{
+	uint16_t hash = (uint16_t)(mix(fold(fnv_basis, name)) >> 48);
+
+	return hash ? hash : 1;
+}
+
+uint64_t node_id_of(const char *domain, const char *disk, const char *file)
+{
+	if (!domain && !file)
+		return NODE_ROOT;
+	return folder_hash(domain, disk) << 16 | (file ? node_name_hash(file) : 0);
+}
+
+uint64_t node_id(const struct place *place)
+{
+	return node_id_of(place->domain ? place->domain->name : NULL,
+			  place->disk ? place->disk->name : NULL,
+			  place->file ? place->file->name : NULL);
+}
+
+static struct folder *find_folder(const struct nodes *nodes, uint64_t hash)
+{
+	struct folder *folder;
+
+	HASH_FIND(hh, nodes->folders, &hash, sizeof(hash), folder);
+	return folder;
+}
+
+static uint64_t hash_of(const struct domain *domain, const struct disk *disk)
+{
+	return folder_hash(domain ? domain->name : NULL, disk ? disk->name : NULL);
+}
+
+void nodes_init(struct nodes *nodes, struct model *model)
+{
+	*nodes = (struct nodes){ .model = model };
+	nodes_add(nodes, NULL, NULL);
+}
+
+void nodes_clear(struct nodes *nodes)
+{
+	struct folder *folder, *next;
+
+	HASH_ITER (hh, nodes->folders, folder, next) {
+		HASH_DEL(nodes->folders, folder);
+		free(folder);
+	}
+}
+
+bool nodes_may_add(const struct nodes *nodes, const struct domain *domain, const struct disk *disk)
+{
+	return !find_folder(nodes, hash_of(domain, disk));
+}
+
+void nodes_add(struct nodes *nodes, struct domain *domain, struct disk *disk)
+{
+	struct folder *folder = calloc(1, sizeof(*folder));
+
+	if (!folder)
+		abort();
+	folder->hash = hash_of(domain, disk);
+	folder->domain = domain;
+	folder->disk = disk;
+	HASH_ADD(hh, nodes->folders, hash, sizeof(folder->hash), folder);
+}
+
+void nodes_remove(struct nodes *nodes, const struct domain *domain, const struct disk *disk)
+{
+	struct folder *folder = find_folder(nodes, hash_of(domain, disk));
+
+	if (!folder || folder->domain != domain || folder->disk != disk)
+		return;
+	HASH_DEL(nodes->folders, folder);
+	free(folder);
+}
+
+bool node_find(const struct nodes *nodes, uint64_t id, struct place *place)
+{
+	uint16_t name = (uint16_t)id;
+	struct folder *folder;
+
+	*place = (struct place){ .model = nodes->model };
+	if (id == NODE_ROOT)
+		return true;
+	folder = find_folder(nodes, id >> 16);
+	if (!folder)
+		return false;
+	place->domain = folder->domain;
+	place->disk = folder->disk;
+	if (!name)
+		return folder->domain; /* the root itself has the other id */
+	for (const struct file *file = place_table(place); file->name; file++) {
+		if (node_name_hash(file->name) == name) {
+			place->file = file;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool node_child(const struct place *parent, const char *name, struct place *child)
+{
+	*child = *parent;
+	if (!parent->file) {
+		child->file = file_find(place_table(parent), name);
+		return child->file;
+	}
+	if (!place_is_folder(parent))
+		return false;
+	child->file = NULL;
+	if (!parent->domain) {
+		child->domain = model_find_domain(parent->model, name);
+		return child->domain;
+	}
+	child->disk = domain_find_disk(parent->domain, name);
+	return child->disk;
+}
+
+struct place node_parent(const struct place *place)
+{
+	struct place parent = { .model = place->model, .domain = place->domain };
+
+	if (place->file) {
+		parent.disk = place->disk;
+	} else if (place->disk) {
+		parent.file = file_find(domain_files, "disks");
+	} else if (place->domain) {
+		parent.domain = NULL;
+		parent.file = file_find(root_files, "domains");
+	}
+	return parent;
+}
+
+void node_children(const struct place *folder, node_each_fn each, void *data)
+{
+	struct place child = *folder;
+
+	child.file = NULL;
+	if (!folder->file) {
+		for (child.file = place_table(folder); child.file->name; child.file++)
+			each(data, child.file->name, &child);
+	} else if (folder->domain) {
+		for (child.disk = folder->domain->disks; child.disk; child.disk = child.disk->next)
+			each(data, child.disk->name, &child);
+	} else {
+		for (child.domain = folder->model->domains; child.domain;
+		     child.domain = child.domain->next)
+			each(data, child.domain->name, &child);
+	}
+}

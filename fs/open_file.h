@@ -1,0 +1,88 @@
+/*
+ * Open files and folders, by number. An open file is what a program has from open(2) to close(2):
+ * who opened it, the snapshot that it reads, the answer to its last command, its place in a log.
+ *
+ * The number is what the kernel keeps (fi->fh). It is a counter with the daemon's life in its upper
+ * half, never a pointer: one that an earlier life gave out is recognised, and adopted for reading.
+ * Used by fs/ops.c and fs/io.c; knows neither FUSE nor the model's contents.
+ */
+#ifndef FS_OPEN_FILE_H
+#define FS_OPEN_FILE_H
+
+#include <uthash.h>
+#include "fs/files.h"
+
+struct fuse_pollhandle;
+
+/* One entry of a folder as it was when it was read from its beginning. */
+struct listed {
+	char *name;
+	uint64_t node;
+	mode_t mode;
+};
+
+struct open_file {
+	uint64_t number;
+	uint64_t node;
+	struct who who; /* at open(2) */
+	int flags; /* of open(2) */
+	bool adopted; /* opened in an earlier life: by whom is not known */
+	unsigned writes;
+
+	struct text *snapshot; /* NULL: not read yet */
+	uint64_t seen; /* version of the topic at the last read from the beginning; OPEN_UNSEEN */
+
+	struct text *answer; /* to the last command; NULL: none, or it has been refreshed away */
+	bool answer_begun; /* answer_base is fixed */
+	uint64_t answer_end; /* where the write ended: its reader may go on from there */
+	uint64_t answer_base; /* the reader's offset of its first byte */
+
+	struct event_place place; /* in a log */
+
+	struct listed *list; /* of a folder */
+	size_t listed;
+
+	struct fuse_pollhandle *poll; /* to be told once; owned */
+	uint64_t polled; /* version when it was taken */
+	struct open_file *prev, *next; /* those with a poll handle */
+	UT_hash_handle hh;
+};
+
+#define OPEN_UNSEEN UINT64_MAX
+
+struct open_files {
+	struct open_file *table;
+	struct open_file *pollers;
+	uint64_t last; /* number given out; its upper half tells this life from others */
+};
+
+void open_files_init(struct open_files *files);
+/* Poll handles must have been taken out before. */
+void open_files_clear(struct open_files *files);
+
+struct open_file *open_file_new(struct open_files *files, const struct place *place,
+				const struct who *who, int flags);
+struct open_file *open_file_find(const struct open_files *files, uint64_t number);
+/*
+ * The open file of that number, made on the fly if an earlier life gave the number out; NULL if it was
+ * given out by this life and is closed, or never was.
+ */
+struct open_file *open_file_adopt(struct open_files *files, uint64_t number,
+				  const struct place *place);
+/* The poll handle must have been taken out before. */
+void open_file_free(struct open_files *files, struct open_file *file);
+
+/* Takes @text as the file's snapshot. */
+void open_file_take_snapshot(struct open_file *file, struct text *text, uint64_t version);
+/* Copies @text as the answer to a command whose write ended at @end. */
+void open_file_set_answer(struct open_file *file, const struct text *text, uint64_t end);
+/* The answer as seen by a read at @offset; false if that read is not about the answer. */
+bool open_file_answers(struct open_file *file, uint64_t offset, const char **bytes, size_t *left);
+/* Lists the folder anew. */
+void open_file_list(struct open_file *file, const struct place *folder);
+
+/* Replaces the poll handle, NULL: takes it out. Returns the old one, which the caller destroys. */
+struct fuse_pollhandle *open_file_set_poll(struct open_files *files, struct open_file *file,
+					   struct fuse_pollhandle *poll, uint64_t version);
+
+#endif

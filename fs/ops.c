@@ -1,0 +1,424 @@
+/*
+ * FUSE requests. All but read and write are answered here and now, from the model; these two become a
+ * struct reply and go to fs/io.c. Called by libfuse out of fs/session.c; knows rows only as rows.
+ *
+ * Nothing is cached: entries and attributes are valid for 0 seconds, files are read directly.
+ */
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include "fs/io.h"
+
+enum {
+	READDIR_BYTES_MAX = 64 << 10,
+};
+
+static struct face *face_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static struct who who_asks(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct who){ .uid = ctx->uid, .gid = ctx->gid, .pid = ctx->pid };
+}
+
+static bool find(fuse_req_t req, fuse_ino_t ino, struct place *place)
+{
+	return node_find(&face_of(req)->nodes, ino, place);
+}
+
+/* QEMU tells nobody of disks that are plugged in: somebody who looks is a reason to ask it. */
+static void looked_at(const struct place *folder)
+{
+	if (folder->domain)
+		domain_looked_at(folder->domain);
+}
+
+static void fill_stat(const struct face *face, const struct place *place, struct stat *stat)
+{
+	place_stat(place, stat);
+	stat->st_ino = node_id(place);
+	stat->st_uid = face->uid;
+	stat->st_gid = face->gid;
+}
+
+/* --- names and attributes --- */
+
+static void op_init(void *data, struct fuse_conn_info *conn)
+{
+	struct face *face = data;
+
+	face->started = true;
+	/* Messages are small, and a hand-over of the descriptor wants no pipes. */
+	conn->want &=
+		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fuse_entry_param entry = { 0 };
+	struct place folder, child;
+
+	if (!find(req, parent, &folder) || !place_is_folder(&folder)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	looked_at(&folder);
+	if (!node_child(&folder, name, &child)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	fill_stat(face_of(req), &child, &entry.attr);
+	entry.ino = entry.attr.st_ino;
+	fuse_reply_entry(req, &entry);
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	fuse_reply_none(req); /* ids need no memory */
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	fuse_reply_none(req);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct place place;
+	struct stat stat;
+
+	if (!find(req, ino, &place)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	fill_stat(face_of(req), &place, &stat);
+	fuse_reply_attr(req, &stat, 0);
+}
+
+/* truncate(2) and touch change nothing and are no error: shells and tools do both on the way to a write. */
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *wanted, int to_set,
+		       struct fuse_file_info *fi)
+{
+	if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		fuse_reply_err(req, EPERM);
+	else
+		op_getattr(req, ino, fi);
+}
+
+static void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+	fuse_reply_err(req, 0); /* the kernel has checked: default_permissions */
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs statvfs = { .f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255 };
+
+	fuse_reply_statfs(req, &statvfs);
+}
+
+/* --- what this tree does not do --- */
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *fi)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+/* unlink and rmdir */
+static void op_remove(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+		      const char *newname, unsigned flags)
+{
+	fuse_reply_err(req, EPERM);
+}
+
+/* --- open files --- */
+
+static struct open_file *open_new(fuse_req_t req, const struct place *place,
+				  struct fuse_file_info *fi)
+{
+	struct who who = who_asks(req);
+	struct open_file *file = open_file_new(&face_of(req)->files, place, &who, fi->flags);
+
+	fi->fh = file->number;
+	return file;
+}
+
+static void close_file(struct face *face, uint64_t number)
+{
+	struct open_file *file = open_file_find(&face->files, number);
+	struct fuse_pollhandle *poll;
+
+	if (!file)
+		return;
+	poll = open_file_set_poll(&face->files, file, NULL, 0);
+	if (poll)
+		reply_poll_drop(poll);
+	open_file_free(&face->files, file);
+}
+
+static void reply_open(fuse_req_t req, struct fuse_file_info *fi)
+{
+	struct face *face = face_of(req); /* req is gone after the answer */
+
+	/* The opener was interrupted: no release will come. */
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		close_file(face, fi->fh);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct place place;
+
+	if (!find(req, ino, &place)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	if (place_is_folder(&place)) {
+		fuse_reply_err(req, EISDIR);
+		return;
+	}
+	/* Mode bits do not stop root. */
+	if ((fi->flags & O_ACCMODE) != O_RDONLY && !place.file->write) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
+	open_new(req, &place, fi);
+	fi->direct_io = 1;
+	reply_open(req, fi);
+}
+
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct place place;
+
+	if (!find(req, ino, &place)) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	if (!place_is_folder(&place)) {
+		fuse_reply_err(req, ENOTDIR);
+		return;
+	}
+	open_new(req, &place, fi);
+	reply_open(req, fi);
+}
+
+/* release and releasedir */
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	close_file(face_of(req), fi->fh);
+	fuse_reply_err(req, 0);
+}
+
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	fuse_reply_err(req, 0);
+}
+
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	fuse_reply_err(req, 0);
+}
+
+/* As many entries from @offset on as go into @size bytes. */
+static void reply_listing(fuse_req_t req, const struct open_file *file, size_t offset, size_t size)
+{
+	char *bytes = malloc(size + 1);
+	size_t used = 0;
+
+	if (!bytes) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	for (size_t i = offset; i < file->listed; i++) {
+		struct stat stat = { .st_ino = file->list[i].node, .st_mode = file->list[i].mode };
+		size_t need = fuse_add_direntry(req, bytes + used, size - used, file->list[i].name,
+						&stat, (off_t)i + 1);
+
+		if (need > size - used)
+			break;
+		used += need;
+	}
+	fuse_reply_buf(req, bytes, used);
+	free(bytes);
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		       struct fuse_file_info *fi)
+{
+	struct open_file *file;
+	struct place folder;
+
+	if (!find(req, ino, &folder)) {
+		fuse_reply_err(req, ENOENT); /* readdir(3) ends with that as on a removed folder */
+		return;
+	}
+	file = place_is_folder(&folder) ? open_file_adopt(&face_of(req)->files, fi->fh, &folder)
+					: NULL;
+	if (!file) {
+		fuse_reply_err(req, EBADF);
+		return;
+	}
+	if (offset == 0 || !file->list) {
+		looked_at(&folder);
+		open_file_list(file, &folder);
+		file->seen = place_stamp(&folder)->version;
+	}
+	reply_listing(req, file, offset < 0 ? SIZE_MAX : (size_t)offset,
+		      size < READDIR_BYTES_MAX ? size : READDIR_BYTES_MAX);
+}
+
+static struct reply *reply_for(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+			       const struct fuse_file_info *fi)
+{
+	struct reply *reply = reply_new(req, face_of(req));
+
+	reply->node = ino;
+	reply->fh = fi->fh;
+	reply->offset = (uint64_t)offset;
+	reply->size = size;
+	return reply;
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		    struct fuse_file_info *fi)
+{
+	enum {
+		READ_BYTES_MAX = 1 << 20,
+	};
+
+	io_read(reply_for(req, ino, size < READ_BYTES_MAX ? size : READ_BYTES_MAX, offset, fi));
+}
+
+/* write_buf, not write: libfuse checks only here that the request has as many bytes as it says. */
+static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_t offset,
+			 struct fuse_file_info *fi)
+{
+	const struct fuse_buf *buf = &data->buf[0];
+
+	if (data->count != 1 || buf->flags & FUSE_BUF_IS_FD)
+		fuse_reply_err(req, EIO); /* op_init() has ruled it out */
+	else
+		io_write(reply_for(req, ino, buf->size, offset, fi), buf->mem);
+}
+
+/* --- poll --- */
+
+/*
+ * kernfs's rule: always readable and writable, and POLLPRI | POLLERR when the topic has changed since
+ * this open file was last read from its beginning.
+ */
+static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+		    struct fuse_pollhandle *poll)
+{
+	unsigned events = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
+	struct open_files *files = &face_of(req)->files;
+	struct open_file *file = NULL;
+	struct place place;
+	uint64_t version;
+
+	if (find(req, ino, &place))
+		file = open_file_adopt(files, fi->fh, &place);
+	if (!file) {
+		if (poll)
+			reply_poll_drop(poll);
+		fuse_reply_poll(req, events | POLLPRI | POLLERR);
+		return;
+	}
+	version = place_stamp(&place)->version;
+	if (version != file->seen)
+		events |= POLLPRI | POLLERR;
+	if (poll) {
+		poll = open_file_set_poll(files, file, poll, version);
+		if (poll)
+			reply_poll_drop(poll);
+	}
+	fuse_reply_poll(req, events);
+}
+
+void ops_wake_pollers(struct face *face)
+{
+	struct open_file *file, *next;
+	struct place place;
+
+	for (file = face->files.pollers; file; file = next) {
+		next = file->next;
+		if (node_find(&face->nodes, file->node, &place) &&
+		    place_stamp(&place)->version == file->polled)
+			continue;
+		reply_poll(open_file_set_poll(&face->files, file, NULL, 0));
+	}
+	face->changed = false;
+}
+
+void ops_drop_pollers(struct face *face)
+{
+	while (face->files.pollers)
+		reply_poll_drop(open_file_set_poll(&face->files, face->files.pollers, NULL, 0));
+}
+
+const struct fuse_lowlevel_ops face_ops = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.access = op_access,
+	.statfs = op_statfs,
+	.mknod = op_mknod,
+	.mkdir = op_mkdir,
+	.create = op_create,
+	.symlink = op_symlink,
+	.link = op_link,
+	.unlink = op_remove,
+	.rmdir = op_remove,
+	.rename = op_rename,
+	.open = op_open,
+	.opendir = op_opendir,
+	.read = op_read,
+	.write_buf = op_write_buf,
+	.readdir = op_readdir,
+	.poll = op_poll,
+	.flush = op_flush,
+	.fsync = op_fsync,
+	.fsyncdir = op_fsync,
+	.release = op_release,
+	.releasedir = op_release,
+};

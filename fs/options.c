@@ -1,0 +1,275 @@
+/*
+ * The command line: libfuse's fuse_opt with our own options, and those of mount(8) and fstab that mean nothing
+ * to us. Called by fs/main.c.
+ */
+#include "fs/options.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "fs/log.h"
+#include "fs/mount.h"
+
+enum {
+	TIMEOUT_S_DEFAULT = 10,
+	TIMEOUT_S_MAX = 86400,
+};
+
+enum {
+	KEY_FOREGROUND,
+	KEY_DEBUG,
+	KEY_HELP,
+	KEY_VERSION,
+	KEY_LIST_FILES,
+};
+
+#define TEXT(template, member)                                \
+	{                                                     \
+		template, offsetof(struct options, member), 0 \
+	}
+
+static const struct fuse_opt templates[] = {
+	TEXT("timeout=%s", timeout),
+	TEXT("runtime_dir=%s", runtime_dir),
+	TEXT("format=%s", format),
+	TEXT("fsname=%s", fsname),
+	FUSE_OPT_KEY("-s", FUSE_OPT_KEY_DISCARD), /* one thread: always */
+	FUSE_OPT_KEY("-f", KEY_FOREGROUND),
+	FUSE_OPT_KEY("-d", KEY_DEBUG),
+	FUSE_OPT_KEY("debug", KEY_DEBUG),
+	FUSE_OPT_KEY("-h", KEY_HELP),
+	FUSE_OPT_KEY("--help", KEY_HELP),
+	FUSE_OPT_KEY("-V", KEY_VERSION),
+	FUSE_OPT_KEY("--version", KEY_VERSION),
+	FUSE_OPT_KEY("--list-files", KEY_LIST_FILES),
+	FUSE_OPT_END,
+};
+
+/*
+ * Taken and dropped: what mount(8) and mount.fuse3 pass on, what is always so (nodev, nosuid, noexec,
+ * default_permissions, the subtype that mounts are recognised by), and what could undo that.
+ */
+static const char *const dropped[] = {
+	"rw",	       "auto",	     "noauto",	 "nofail",   "_netdev",
+	"defaults",    "user",	     "nouser",	 "users",    "owner",
+	"group",       "dev",	     "nodev",	 "suid",     "nosuid",
+	"exec",	       "noexec",     "async",	 "relatime", "norelatime",
+	"strictatime", "nodiratime", "lazytime", "silent",   "default_permissions",
+	NULL,
+};
+static const char *const dropped_prefixes[] = { "x-", "X-", "comment=", "subtype=", NULL };
+
+static bool is_dropped(const char *option)
+{
+	for (size_t i = 0; dropped[i]; i++)
+		if (!strcmp(option, dropped[i]))
+			return true;
+	for (size_t i = 0; dropped_prefixes[i]; i++)
+		if (!strncmp(option, dropped_prefixes[i], strlen(dropped_prefixes[i])))
+			return true;
+	return false;
+}
+
+static void add_word(struct options *options, const char *word)
+{
+	size_t size = (options->source_count + 1) * sizeof(*options->sources);
+
+	options->sources = realloc(options->sources, size);
+	if (!options->sources)
+		abort();
+	options->sources[options->source_count++] = strdup(word);
+}
+
+/* 1: libfuse shall see it, 0: taken. */
+static int on_option(void *data, const char *word, int key, struct fuse_args *args)
+{
+	struct options *options = data;
+
+	switch (key) {
+	case FUSE_OPT_KEY_NONOPT:
+		add_word(options, word);
+		return 0;
+	case KEY_DEBUG:
+		options->debug = true;
+		/* fall through */
+	case KEY_FOREGROUND:
+		options->foreground = true;
+		return 0;
+	case KEY_HELP:
+		options->help = true;
+		return 0;
+	case KEY_VERSION:
+		options->version = true;
+		return 0;
+	case KEY_LIST_FILES:
+		options->list_files = true;
+		return 0;
+	}
+	if (!strcmp(word, "allow_other"))
+		options->allow_other = true;
+	else if (!is_dropped(word))
+		return 1;
+	return 0;
+}
+
+__attribute__((format(printf, 2, 3))) static int fail(char **error, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	if (vasprintf(error, format, arguments) < 0)
+		abort();
+	va_end(arguments);
+	return -1;
+}
+
+static int read_timeout(struct options *options, char **error)
+{
+	char *end;
+	unsigned long seconds;
+
+	options->timeout_s = TIMEOUT_S_DEFAULT;
+	if (!options->timeout)
+		return 0;
+	errno = 0;
+	seconds = strtoul(options->timeout, &end, 10);
+	if (*options->timeout < '0' || *options->timeout > '9' || *end || errno || !seconds ||
+	    seconds > TIMEOUT_S_MAX)
+		return fail(error, "timeout=%s: want whole seconds, 1 to %d", options->timeout,
+			    TIMEOUT_S_MAX);
+	options->timeout_s = (unsigned)seconds;
+	return 0;
+}
+
+/* The daemon changes to "/": what it keeps must not hang on the folder it was started in. */
+static int make_absolute(char **path, char **error)
+{
+	char here[PATH_MAX], *whole;
+
+	if (!*path || **path == '/')
+		return 0;
+	if (!getcwd(here, sizeof(here)))
+		return fail(error, "runtime_dir=%s: %s", *path, strerror(errno));
+	if (asprintf(&whole, "%s/%s", here, *path) < 0)
+		abort();
+	free(*path);
+	*path = whole;
+	return 0;
+}
+
+/* The last word is the mount point. */
+static int take_mountpoint(struct options *options, char **error)
+{
+	if (options->source_count < 2)
+		return fail(error,
+			    "no %s given: blockjobfs [options] SOURCE... MOUNTPOINT (-h for help)",
+			    options->source_count ? "MOUNTPOINT" : "SOURCE and MOUNTPOINT");
+	options->mountpoint = options->sources[--options->source_count];
+	if (!*options->mountpoint)
+		return fail(error, "the MOUNTPOINT is empty");
+	return 0;
+}
+
+/* What mount(8) shows as the source. */
+static void words_add_fsname(char **words, const char *fsname)
+{
+	char *word;
+
+	if (asprintf(&word, "fsname=%s", fsname ? fsname : MOUNT_SUBTYPE) < 0)
+		abort();
+	fuse_opt_add_opt_escaped(words, word);
+	free(word);
+}
+
+static void add_mount_options(struct options *options)
+{
+	char *words = NULL;
+
+	fuse_opt_add_opt(&words, "default_permissions");
+	fuse_opt_add_opt(&words, "nodev");
+	fuse_opt_add_opt(&words, "nosuid");
+	fuse_opt_add_opt(&words, "noexec");
+	fuse_opt_add_opt(&words, "subtype=" MOUNT_SUBTYPE);
+	/* As another user it takes user_allow_other in /etc/fuse.conf: only if asked for. */
+	if (options->allow_other || geteuid() == 0)
+		fuse_opt_add_opt(&words, "allow_other");
+	words_add_fsname(&words, options->fsname);
+	fuse_opt_add_arg(&options->mount, "-o");
+	fuse_opt_add_arg(&options->mount, words);
+	free(words);
+	if (options->debug)
+		fuse_opt_add_arg(&options->mount, "-d");
+}
+
+int options_read(struct options *options, int argc, char **argv, char **error)
+{
+	const char *why;
+	int status;
+
+	*options = (struct options){ .mount = FUSE_ARGS_INIT(0, NULL) };
+	for (int i = 0; i < argc; i++)
+		fuse_opt_add_arg(&options->mount, argv[i]);
+	log_hold();
+	status = fuse_opt_parse(&options->mount, options, templates, on_option);
+	why = log_held();
+	if (status < 0)
+		return fail(error, "%s", why ? why : "the options make no sense");
+	if (options->help || options->version || options->list_files)
+		return 0;
+	if (read_timeout(options, error) || make_absolute(&options->runtime_dir, error) ||
+	    take_mountpoint(options, error))
+		return -1;
+	add_mount_options(options);
+	return 0;
+}
+
+void options_clear(struct options *options)
+{
+	for (size_t i = 0; i < options->source_count; i++)
+		free(options->sources[i]);
+	free(options->sources);
+	free(options->mountpoint);
+	free(options->runtime_dir);
+	free(options->format);
+	free(options->timeout);
+	free(options->fsname);
+	fuse_opt_free_args(&options->mount);
+}
+
+void options_help(FILE *out)
+{
+	static const char help[] =
+		"usage: blockjobfs [options] SOURCE... MOUNTPOINT\n"
+		"\n"
+		"Shows the disks of QEMU as files: start, steer and watch block jobs with echo and "
+		"cat.\n"
+		"\n"
+		"SOURCE, with an optional name in front (web1=/run/vm/web1.qmp):\n"
+		"    unix:PATH, or a path to a socket    a QMP monitor\n"
+		"    image:PATH, or a path to an image   no virtual machine: an offline disk\n"
+		"\n"
+		"options:\n"
+		"    -f                     stay in the foreground, log to standard error\n"
+		"    -d                     the same, and show every request\n"
+		"    -h, --help             this\n"
+		"    -V, --version          name and version\n"
+		"    --list-files           every file of the tree, as markdown\n"
+		"    -o timeout=SECONDS     how long QEMU may take to answer a command (10)\n"
+		"    -o runtime_dir=DIR     where private sockets are kept (/run/blockjobfs, or "
+		"blockjobfs\n"
+		"                           in $XDG_RUNTIME_DIR)\n"
+		"    -o format=FMT          format of image sources, instead of what qemu-img "
+		"says\n"
+		"    -o ro                  watch only\n"
+		"    -o allow_other         let other users in (always as root)\n"
+		"    -o OPTION              mount options as in fuse(8)\n"
+		"\n"
+		"It returns when the tree can be read. umount, fusermount3 -u or SIGTERM ends it; "
+		"jobs of\n"
+		"virtual machines run on.\n";
+
+	fputs(help, out);
+}

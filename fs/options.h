@@ -1,0 +1,34 @@
+/*
+ * The command line. Read by fs/main.c once; what is libfuse's goes on to it as it is.
+ */
+#ifndef FS_OPTIONS_H
+#define FS_OPTIONS_H
+
+#include <fuse_opt.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+struct options {
+	bool foreground, debug, help, version, list_files;
+	unsigned timeout_s;
+	char *runtime_dir; /* absolute; NULL: the default */
+	char *format; /* of image sources; NULL: as probed */
+	char **sources; /* as given */
+	size_t source_count;
+	char *mountpoint; /* as given */
+	struct fuse_args mount; /* for session_new() */
+	/* Used while reading. */
+	char *timeout, *fsname;
+	bool allow_other;
+};
+
+/*
+ * Returns 0, or -1 and *@error, one line (malloc'ed). With help, version or list_files set nothing else is
+ * checked. options_clear() frees in either case.
+ */
+int options_read(struct options *options, int argc, char **argv, char **error);
+void options_clear(struct options *options);
+void options_help(FILE *out);
+
+#endif

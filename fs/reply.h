@@ -1,0 +1,47 @@
+/*
+ * A read or a write that the kernel waits for, from its arrival to its one answer. Made by fs/ops.c,
+ * carried through fs/io.c and the model, answered there. Answering twice, or dropping one that has no
+ * answer, is caught by assert().
+ */
+#ifndef FS_REPLY_H
+#define FS_REPLY_H
+
+#include "fs/face.h"
+
+struct fuse_req;
+struct fuse_pollhandle;
+
+struct reply {
+	struct fuse_req *req; /* NULL: answered */
+	struct face *face;
+	uint64_t node;
+	uint64_t fh; /* number of the open file */
+	uint64_t offset;
+	size_t size; /* bytes wanted, or written */
+	struct op *op; /* what it waits for; NULL: it does not */
+	bool parking, interrupted;
+};
+
+struct reply *reply_new(struct fuse_req *req, struct face *face);
+/* It must have been answered. */
+void reply_free(struct reply *reply);
+/* How many requests are without an answer: for the tests. */
+unsigned reply_pending(void);
+
+/*
+ * The request now waits for @op: an interrupt of the caller ends it with -EINTR. False if the caller
+ * was interrupted already: the op is over then, and the reply with it. To be called before the op is
+ * handed to anybody; whoever completes the op sets reply->op to NULL.
+ */
+bool reply_park(struct reply *reply, struct op *op);
+
+/* The answers. @error is -errno. */
+void reply_error(struct reply *reply, int error);
+void reply_bytes(struct reply *reply, const char *bytes, size_t length);
+void reply_written(struct reply *reply, size_t length);
+
+/* Wakes those who poll and destroys the handle. Never while a request is being served. */
+void reply_poll(struct fuse_pollhandle *poll);
+void reply_poll_drop(struct fuse_pollhandle *poll);
+
+#endif

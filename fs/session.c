@@ -1,0 +1,207 @@
+/*
+ * The FUSE session in the loop; see fs/session.h.
+ */
+#include "fs/session.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "fs/log.h"
+#include "fs/mount.h"
+#include "fs/ops.h"
+
+enum {
+	BATCH = 64, /* requests served a wake-up: monitors and timers get their turn in between */
+	MESSAGE_BYTES_MIN = 1 << 20, /* libfuse's buffer is larger than that */
+};
+
+struct session {
+	struct fuse_session *fuse;
+	struct face *face;
+	const struct session_handlers *handlers;
+	void *data;
+	uv_loop_t *loop;
+	uv_poll_t poll;
+	uv_prepare_t prepare;
+	struct fuse_buf buf;
+	bool mounted, serving, told_ready;
+};
+
+/* --- a descriptor that is not /dev/fuse --- */
+
+static ssize_t io_writev(int fd, struct iovec *iov, int count, void *data)
+{
+	ssize_t written;
+
+	do
+		written = writev(fd, iov, count);
+	while (written < 0 && errno == EINTR);
+	return written;
+}
+
+/* The other side has gone: as if unmounted. */
+static ssize_t io_read(int fd, void *bytes, size_t size, void *data)
+{
+	ssize_t got = read(fd, bytes, size);
+
+	if (got == 0 || (got < 0 && errno == ECONNRESET)) {
+		errno = ENODEV;
+		return -1;
+	}
+	return got;
+}
+
+static const struct fuse_custom_io custom_io = { .writev = io_writev, .read = io_read };
+
+/* --- serving --- */
+
+static void stop_serving(struct session *session)
+{
+	if (!session->serving)
+		return;
+	session->serving = false;
+	uv_close((uv_handle_t *)&session->poll, NULL);
+	uv_close((uv_handle_t *)&session->prepare, NULL);
+}
+
+/* Serves one request. Returns 0, or -errno: there is none, or there will be none any more. */
+static int serve_one(struct session *session)
+{
+	int got = fuse_session_receive_buf(session->fuse, &session->buf);
+
+	if (got == -EINTR)
+		return 0;
+	if (got <= 0)
+		return got ? got : -ENODEV;
+	/* libfuse takes names from the message as they are: never read on in an older message. */
+	if (session->buf.size < MESSAGE_BYTES_MIN)
+		((char *)session->buf.mem)[session->buf.size] = 0;
+	fuse_session_process_buf(session->fuse, &session->buf);
+	return 0;
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+	struct session *session = poll->data;
+	int error = 0;
+
+	for (int i = 0; i < BATCH && !error; i++)
+		error = serve_one(session);
+	if (session->face->started && !session->told_ready) {
+		session->told_ready = true;
+		session->handlers->ready(session->data);
+	}
+	if (!error || error == -EAGAIN)
+		return;
+	if (error != -ENODEV)
+		log_line("reading from the kernel: %s", strerror(-error));
+	if (session->serving) {
+		stop_serving(session);
+		session->handlers->ended(session->data);
+	}
+}
+
+/* Runs before the loop sleeps: no request is being served, and whatever has changed is told. */
+static void before_sleep(uv_prepare_t *prepare)
+{
+	struct session *session = prepare->data;
+
+	if (session->face->changed)
+		ops_wake_pollers(session->face);
+}
+
+static void start_serving(struct session *session, int fd)
+{
+	uv_poll_init(session->loop, &session->poll, fd); /* makes it non-blocking, too */
+	session->poll.data = session;
+	uv_poll_start(&session->poll, UV_READABLE, on_readable);
+	uv_prepare_init(session->loop, &session->prepare);
+	session->prepare.data = session;
+	uv_prepare_start(&session->prepare, before_sleep);
+	session->serving = true;
+}
+
+/* --- life --- */
+
+struct session *session_new(uv_loop_t *loop, struct face *face, const struct fuse_args *args,
+			    const struct session_handlers *handlers, void *data, char **error)
+{
+	struct session *session = calloc(1, sizeof(*session));
+	struct fuse_args copy = FUSE_ARGS_INIT(0, NULL);
+	const char *why;
+
+	if (!session)
+		abort();
+	session->loop = loop;
+	session->face = face;
+	session->handlers = handlers;
+	session->data = data;
+	for (int i = 0; i < args->argc; i++)
+		fuse_opt_add_arg(&copy, args->argv[i]);
+	log_hold();
+	session->fuse = fuse_session_new(&copy, &face_ops, sizeof(face_ops), face);
+	why = log_held();
+	fuse_opt_free_args(&copy);
+	if (session->fuse)
+		return session;
+	*error = strdup(why ? why : "libfuse does not take the options");
+	free(session);
+	return NULL;
+}
+
+int session_mount(struct session *session, const char *mountpoint, char **error)
+{
+	struct mount_words words;
+	const char *why;
+	int failed;
+
+	session->face->started = false;
+	log_hold();
+	mount_words_begin(&words);
+	failed = fuse_session_mount(session->fuse, mountpoint);
+	mount_words_end(&words);
+	why = log_held();
+	if (failed) {
+		if (!why)
+			why = *words.text ? words.text : "libfuse does not say why";
+		if (asprintf(error, "cannot mount on %s: %s", mountpoint, why) < 0)
+			abort();
+		return -1;
+	}
+	session->mounted = true;
+	start_serving(session, fuse_session_fd(session->fuse));
+	return 0;
+}
+
+int session_serve(struct session *session, int fd)
+{
+	int status = fuse_session_custom_io(session->fuse, &custom_io, fd);
+
+	if (status == 0)
+		start_serving(session, fd);
+	return status;
+}
+
+void session_end(struct session *session)
+{
+	stop_serving(session);
+	ops_drop_pollers(session->face);
+	if (session->mounted)
+		fuse_session_unmount(session->fuse);
+	session->mounted = false;
+}
+
+void session_free(struct session *session)
+{
+	if (!session)
+		return;
+	assert(!session->serving && !session->mounted);
+	fuse_session_destroy(session->fuse);
+	free(session->buf.mem);
+	free(session);
+}

@@ -1,0 +1,37 @@
+/*
+ * The FUSE session in the loop: its descriptor, readable means requests. Made by fs/main.c; by tests on
+ * one end of a socket pair. Requests are served by fs/ops.c. Keeps no state of its own that a later
+ * life of the daemon would need.
+ */
+#ifndef FS_SESSION_H
+#define FS_SESSION_H
+
+#include <uv.h>
+#include "fs/face.h"
+
+struct fuse_args;
+struct session;
+
+/* Both are called from the loop, outside of requests, at most once. */
+struct session_handlers {
+	void (*ready)(void *data); /* the kernel's INIT has been answered: the tree can be read */
+	void (*ended)(
+		void *data); /* unmounted by somebody else; session_end() is still to be called */
+};
+
+/*
+ * Reads libfuse's options in @args. Returns NULL and *@error, one line (malloc'ed), if one is wrong.
+ * @face and @handlers are borrowed until session_free().
+ */
+struct session *session_new(uv_loop_t *loop, struct face *face, const struct fuse_args *args,
+			    const struct session_handlers *handlers, void *data, char **error);
+/* Mounts and begins to serve. Returns 0, or -1 and *@error, one line (malloc'ed). */
+int session_mount(struct session *session, const char *mountpoint, char **error);
+/* Serves what comes in on @fd instead of a mount: messages as from /dev/fuse. Takes @fd. */
+int session_serve(struct session *session, int fd);
+/* Unmounts, if it is mounted, and serves no more. */
+void session_end(struct session *session);
+/* After session_end(), when the loop has run its closing callbacks. NULL is ignored. */
+void session_free(struct session *session);
+
+#endif
