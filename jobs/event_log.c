@@ -60,20 +60,23 @@ static uint64_t count_lines(const char *bytes, size_t length)
 {
 	uint64_t lines = 0;
 
-	for (const char *end = bytes + length; (bytes = memchr(bytes, '\n', (size_t)(end - bytes))); bytes++)
+	for (const char *end = bytes + length; (bytes = memchr(bytes, '\n', (size_t)(end - bytes)));
+	     bytes++)
 		lines++;
 	return lines;
 }
 
 /* The reader wants what has been dropped: it gets a line that says so, and goes on with the oldest line kept. */
-static size_t read_overrun(const struct event_log *log, struct event_place *place, uint64_t offset, char *out, size_t size)
+static size_t read_overrun(const struct event_log *log, struct event_place *place, uint64_t offset,
+			   char *out, size_t size)
 {
 	char line[96];
 	int length = snprintf(line, sizeof(line), "{\"event\":\"overrun\",\"lost\":%llu}\n",
 			      (unsigned long long)(log->lines_dropped - place->lines));
 
 	if ((size_t)length > size)
-		length = (int)size; /* a reader with a buffer of 40 bytes sees the beginning of it */
+		length =
+			(int)size; /* a reader with a buffer of 40 bytes sees the beginning of it */
 	memcpy(out, line, (size_t)length);
 	/* What follows the inserted line in the reader's file is the oldest line kept. */
 	place->next = log->start;
@@ -82,14 +85,16 @@ static size_t read_overrun(const struct event_log *log, struct event_place *plac
 	return (size_t)length;
 }
 
-size_t event_log_read(const struct event_log *log, struct event_place *place, uint64_t offset, char *out, size_t size)
+size_t event_log_read(const struct event_log *log, struct event_place *place, uint64_t offset,
+		      char *out, size_t size)
 {
 	uint64_t at = place->base + offset; /* may wrap round: base is an offset modulo 2^64 */
 	uint64_t end = log->start + log->length;
 
 	if (offset == 0) {
 		/* Shortened under a reader who had read what is gone, and more: go on there. */
-		if (place->base != log->start && place->next > log->start && place->base < log->start)
+		if (place->base != log->start && place->next > log->start &&
+		    place->base < log->start)
 			place->base = place->next;
 		else
 			event_log_open(log, place);
@@ -105,7 +110,8 @@ size_t event_log_read(const struct event_log *log, struct event_place *place, ui
 	if (at == place->next)
 		place->lines += count_lines(out, size);
 	else
-		place->lines = log->lines_dropped + count_lines(log->bytes, (size_t)(at - log->start) + size);
+		place->lines = log->lines_dropped +
+			       count_lines(log->bytes, (size_t)(at - log->start) + size);
 	place->next = at + size;
 	return size;
 }

@@ -40,6 +40,7 @@ void event_log_open(const struct event_log *log, struct event_place *place);
  * unless the log was shortened under a reader who had kept up with it: that one goes on where it was (tail -f does just this when it
  * sees the file become shorter).
  */
-size_t event_log_read(const struct event_log *log, struct event_place *place, uint64_t offset, char *out, size_t size);
+size_t event_log_read(const struct event_log *log, struct event_place *place, uint64_t offset,
+		      char *out, size_t size);
 
 #endif

@@ -19,7 +19,8 @@ void event_format_time(char out[32], struct timespec time)
 	snprintf(out + length, 32 - length, ".%06ldZ", time.tv_nsec / 1000);
 }
 
-static struct qmp_value *event_new(struct model *model, const char *event, struct domain *domain, struct disk *disk)
+static struct qmp_value *event_new(struct model *model, const char *event, struct domain *domain,
+				   struct disk *disk)
 {
 	struct qmp_value *line = qmp_object();
 	struct timespec now;
@@ -38,7 +39,8 @@ static struct qmp_value *event_new(struct model *model, const char *event, struc
 }
 
 /* Writes the line into every log that it belongs to, and frees it. */
-static void event_tell(struct model *model, struct qmp_value *line, struct domain *domain, struct disk *disk)
+static void event_tell(struct model *model, struct qmp_value *line, struct domain *domain,
+		       struct disk *disk)
 {
 	struct text *text = text_new();
 
@@ -135,7 +137,8 @@ void event_job_ended(struct disk *disk)
 	event_tell(model, line, disk->domain, disk);
 }
 
-void event_refused(const struct target *target, const struct who *by, const char *errno_name, const char *reason)
+void event_refused(const struct target *target, const struct who *by, const char *errno_name,
+		   const char *reason)
 {
 	struct domain *domain = target->disk ? target->disk->domain : target->domain;
 	struct qmp_value *line = event_new(target->model, "command-refused", domain, target->disk);

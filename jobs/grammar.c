@@ -19,7 +19,8 @@ struct parser {
 	struct fault *fault;
 };
 
-__attribute__((format(printf, 5, 6))) static int fail(struct parser *p, int error, size_t offset, size_t length, const char *format, ...)
+__attribute__((format(printf, 5, 6))) static int fail(struct parser *p, int error, size_t offset,
+						      size_t length, const char *format, ...)
 {
 	va_list arguments;
 
@@ -37,7 +38,8 @@ static bool has_choice(const char *choices, const char *word)
 	size_t length = strlen(word);
 
 	for (const char *at = choices; length && (at = strstr(at, word)); at += length)
-		if ((at == choices || at[-1] == ' ') && (at[length] == ' ' || !at[length]) && !strchr(word, ' '))
+		if ((at == choices || at[-1] == ' ') && (at[length] == ' ' || !at[length]) &&
+		    !strchr(word, ' '))
 			return true;
 	return false;
 }
@@ -53,7 +55,8 @@ int grammar_bytes(const char *text, int64_t *bytes)
 		return -EINVAL;
 	for (; *text >= '0' && *text <= '9'; text++)
 		if (__builtin_mul_overflow(number, 10, &number) ||
-		    __builtin_add_overflow(number, (uint64_t)(*text - '0'), &number) || number > INT64_MAX)
+		    __builtin_add_overflow(number, (uint64_t)(*text - '0'), &number) ||
+		    number > INT64_MAX)
 			return -EINVAL;
 	if (*text && (unit = strchr(units, *text))) {
 		shift = 10 * (unsigned)(unit - units + 1);
@@ -78,23 +81,27 @@ static int check_value(struct parser *p, struct word *word)
 		return 0;
 	case KEY_TEXT:
 		if (!*word->text)
-			return fail(p, -EINVAL, word->offset, word->length, "%s= has no value", key->name);
+			return fail(p, -EINVAL, word->offset, word->length, "%s= has no value",
+				    key->name);
 		return 0;
 	case KEY_CHOICE:
 		if (!has_choice(key->choices, word->text))
-			return fail(p, -EINVAL, word->offset, word->length, "%s is one of: %s", key->name, key->choices);
+			return fail(p, -EINVAL, word->offset, word->length, "%s is one of: %s",
+				    key->name, key->choices);
 		return 0;
 	case KEY_BYTES:
 		if (!strcmp(word->text, "max"))
 			word->number = 0;
 		else if (grammar_bytes(word->text, &word->number))
 			return fail(p, -EINVAL, word->offset, word->length,
-				    "%s is a whole number of bytes, with K, M, G or T behind it if wanted, or max",
+				    "%s is a whole number of bytes, with K, M, G or T behind it if "
+				    "wanted, or max",
 				    key->name);
 		return 0;
 	case KEY_SWITCH:
 		if (strcmp(word->text, "0") && strcmp(word->text, "1"))
-			return fail(p, -EINVAL, word->offset, word->length, "%s is 1 or 0", key->name);
+			return fail(p, -EINVAL, word->offset, word->length, "%s is 1 or 0",
+				    key->name);
 		word->number = *word->text == '1';
 		return 0;
 	}
@@ -102,7 +109,8 @@ static int check_value(struct parser *p, struct word *word)
 }
 
 /* Takes @text (malloc'ed) as the value of @key. */
-static int add_word(struct parser *p, const struct key *key, char *text, size_t offset, size_t length)
+static int add_word(struct parser *p, const struct key *key, char *text, size_t offset,
+		    size_t length)
 {
 	struct command *command = p->command;
 	struct word *word = &command->words[command->count];
@@ -134,13 +142,15 @@ static const struct key *positional_key(const struct parser *p)
 	return NULL;
 }
 
-static int unknown_key(struct parser *p, size_t offset, size_t length, const char *name, size_t name_length)
+static int unknown_key(struct parser *p, size_t offset, size_t length, const char *name,
+		       size_t name_length)
 {
 	struct text *known = text_new();
 	int error;
 
 	for (const struct key *key = p->keys; key && key->name; key++)
-		text_printf(known, "%s%s%s", key == p->keys ? "" : " ", key->name, key->kind == KEY_FLAG ? "" : "=");
+		text_printf(known, "%s%s%s", key == p->keys ? "" : " ", key->name,
+			    key->kind == KEY_FLAG ? "" : "=");
 	if (text_length(known))
 		error = fail(p, -EINVAL, offset, length, "unknown word \"%.*s\"; known here: %s",
 			     (int)(name_length > 64 ? 64 : name_length), name, text_bytes(known));
@@ -196,7 +206,9 @@ static int read_quoted(struct parser *p, size_t *at, char *out)
 		if (byte == '\\') {
 			byte = unescape(p->bytes + i + 1, p->bytes + p->length, &used);
 			if (!byte)
-				return fail(p, -EINVAL, i, 2, "inside quotes a backslash goes before \", \\, n, t or three octal digits");
+				return fail(p, -EINVAL, i, 2,
+					    "inside quotes a backslash goes before \", \\, n, t or "
+					    "three octal digits");
 			used++;
 		}
 		*out++ = (char)byte;
@@ -215,7 +227,8 @@ static int read_plain(struct parser *p, size_t *at, char *out)
 {
 	while (*at < p->length && p->bytes[*at] != ' ' && p->bytes[*at] != '\t') {
 		if (p->bytes[*at] == '"')
-			return fail(p, -EINVAL, *at, 1, "a quote inside a word; quote the whole value");
+			return fail(p, -EINVAL, *at, 1,
+				    "a quote inside a word; quote the whole value");
 		*out++ = p->bytes[(*at)++];
 	}
 	*out = 0;
@@ -238,24 +251,28 @@ static int read_word(struct parser *p, size_t *at)
 	if (has_value) {
 		size_t word_end = end;
 
-		while (word_end < p->length && p->bytes[word_end] != ' ' && p->bytes[word_end] != '\t')
+		while (word_end < p->length && p->bytes[word_end] != ' ' &&
+		       p->bytes[word_end] != '\t')
 			word_end++;
 		if (!key)
 			return unknown_key(p, start, end - start, p->bytes + start, end - start);
 		if (key->kind == KEY_FLAG)
-			return fail(p, -EINVAL, start, word_end - start, "%s is a flag and takes no value", key->name);
+			return fail(p, -EINVAL, start, word_end - start,
+				    "%s is a flag and takes no value", key->name);
 		*at = end + 1;
 	} else if (key && key->kind != KEY_FLAG) {
 		return fail(p, -EINVAL, start, end - start, "%s= needs a value", key->name);
 	} else if (!key) {
 		key = positional_key(p);
 		if (!key)
-			return unknown_key(p, start, end > start ? end - start : 1, p->bytes + start, end - start);
+			return unknown_key(p, start, end > start ? end - start : 1,
+					   p->bytes + start, end - start);
 	}
 	value = malloc(p->length - start + 1);
 	if (!value)
 		abort();
-	error = *at < p->length && p->bytes[*at] == '"' ? read_quoted(p, at, value) : read_plain(p, at, value);
+	error = *at < p->length && p->bytes[*at] == '"' ? read_quoted(p, at, value)
+							: read_plain(p, at, value);
 	if (error) {
 		free(value);
 		return error;
@@ -296,7 +313,8 @@ static int json_member(void *data, const char *name, const struct qmp_value *val
 			return 0;
 		text = qmp_value_flag(value, NULL, false) ? "1" : "0";
 	} else if (qmp_value_is_number(value) && key->kind != KEY_CHOICE && key->kind != KEY_TEXT) {
-		snprintf(number, sizeof(number), "%lld", (long long)qmp_value_number(value, NULL, -1));
+		snprintf(number, sizeof(number), "%lld",
+			 (long long)qmp_value_number(value, NULL, -1));
 		text = number;
 	} else if (qmp_value_is_text(value)) {
 		text = qmp_value_text(value, NULL, "");
@@ -317,7 +335,8 @@ static int parse_json(struct parser *p)
 		return fail(p, -EINVAL, 0, 0, "a NUL inside a value");
 	}
 	if (!value)
-		return fail(p, -EINVAL, at < p->length ? at : p->length - 1, 1, "this is not a JSON object");
+		return fail(p, -EINVAL, at < p->length ? at : p->length - 1, 1,
+			    "this is not a JSON object");
 	error = qmp_value_each(value, json_member, p);
 	qmp_value_free(value);
 	return error;
@@ -327,7 +346,8 @@ static int check_required(struct parser *p)
 {
 	for (const struct key *key = p->keys; key && key->name; key++)
 		if (key->required && !command_word(p->command, key->name))
-			return fail(p, -EINVAL, 0, 0, "%s is missing", key->shown ? key->shown : key->name);
+			return fail(p, -EINVAL, 0, 0, "%s is missing",
+				    key->shown ? key->shown : key->name);
 	return 0;
 }
 
@@ -346,11 +366,13 @@ static int check_bytes(struct parser *p)
 		return 0; /* JSON may be written over several lines */
 	newline = memchr(p->bytes, '\n', p->length);
 	if (newline)
-		return fail(p, -EINVAL, (size_t)(newline - p->bytes), 1, "one write is one command: a second line");
+		return fail(p, -EINVAL, (size_t)(newline - p->bytes), 1,
+			    "one write is one command: a second line");
 	return 0;
 }
 
-int grammar_parse(const struct key *keys, const char *bytes, size_t length, struct command *command, struct fault *fault)
+int grammar_parse(const struct key *keys, const char *bytes, size_t length, struct command *command,
+		  struct fault *fault)
 {
 	struct parser p = { keys, bytes, length, command, fault };
 	int error;

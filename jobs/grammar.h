@@ -61,10 +61,12 @@ struct fault {
  * Parses @length bytes against @keys (NULL-named end; NULL: no words are taken at all). Returns 0, or -errno with @fault filled
  * and @command empty. On success command_clear() frees the words.
  */
-int grammar_parse(const struct key *keys, const char *bytes, size_t length, struct command *command, struct fault *fault);
+int grammar_parse(const struct key *keys, const char *bytes, size_t length, struct command *command,
+		  struct fault *fault);
 void command_clear(struct command *command);
 
-const struct word *command_word(const struct command *command, const char *key); /* NULL: not given */
+const struct word *command_word(const struct command *command,
+				const char *key); /* NULL: not given */
 const char *command_text(const struct command *command, const char *key); /* NULL: not given */
 int64_t command_number(const struct command *command, const char *key, int64_t fallback);
 bool command_flag(const struct command *command, const char *key);

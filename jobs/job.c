@@ -12,9 +12,9 @@
 #include "qmp/command.h"
 
 const char *const job_state_words[JOB_STATE_COUNT] = {
-	[JOB_IDLE] = "idle",	     [JOB_RUNNING] = "running",	    [JOB_PAUSED] = "paused",
-	[JOB_READY] = "ready",	     [JOB_ABORTING] = "aborting",   [JOB_COMPLETED] = "completed",
-	[JOB_FAILED] = "failed",     [JOB_CANCELLED] = "cancelled", [JOB_LOST] = "lost",
+	[JOB_IDLE] = "idle",	 [JOB_RUNNING] = "running",	[JOB_PAUSED] = "paused",
+	[JOB_READY] = "ready",	 [JOB_ABORTING] = "aborting",	[JOB_COMPLETED] = "completed",
+	[JOB_FAILED] = "failed", [JOB_CANCELLED] = "cancelled", [JOB_LOST] = "lost",
 };
 
 /* QEMU's types (JobType of qapi/job.json) and the words of INTERFACE. */
@@ -35,6 +35,17 @@ const char *job_type_word(const char *qemu_type)
 	return "unknown";
 }
 
+enum {
+	ID_DISK_MAX = 64, /* bytes of the disk's name in a job's id */
+	ID_NUMBER_DIGITS = 12,
+};
+
+/* What QEMU takes in an id: util/id.c, id_wellformed(). */
+static char id_character(char byte)
+{
+	return isalnum((unsigned char)byte) || (byte && strchr("-._", byte)) ? byte : '_';
+}
+
 char *job_id_new(const char *type, const char *disk)
 {
 	uint64_t number = 0;
@@ -43,12 +54,26 @@ char *job_id_new(const char *type, const char *disk)
 	/* Never the id of a job of an earlier life that QEMU may still have: the random part makes that so. */
 	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
 		number = (uint64_t)time(NULL);
-	if (asprintf(&id, JOB_ID_PREFIX "%s-%.64s-%012llx", type, disk, (unsigned long long)(number & 0xffffffffffff)) < 0)
+	if (asprintf(&id, JOB_ID_PREFIX "%s-%.*s-%012llx", type, ID_DISK_MAX, disk,
+		     (unsigned long long)(number & 0xffffffffffff)) < 0)
 		abort();
 	for (char *at = id; *at; at++)
-		if (!isalnum((unsigned char)*at) && !strchr("-._", *at))
-			*at = '_'; /* what QEMU takes as an id: util/id.c, id_wellformed() */
+		*at = id_character(*at);
 	return id;
+}
+
+bool job_id_is_for(const char *id, const char *disk)
+{
+	size_t length = strnlen(disk, ID_DISK_MAX);
+	const char *at = id + strlen(JOB_ID_PREFIX);
+
+	if (strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)) || !(at = strchr(at, '-')))
+		return false;
+	at++; /* behind the type, which has no '-' */
+	for (size_t i = 0; i < length; i++)
+		if (at[i] != id_character(disk[i]))
+			return false;
+	return at[length] == '-' && strlen(at + length + 1) == ID_NUMBER_DIGITS;
 }
 
 struct job *job_new(const char *id, const char *type)
@@ -60,6 +85,7 @@ struct job *job_new(const char *id, const char *type)
 	job->id = strdup(id);
 	job->type = type;
 	job->state = JOB_RUNNING;
+	job->sync_phase = JOB_ENDED;
 	job->ours = !strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX));
 	job->by.uid = (uid_t)-1;
 	clock_gettime(CLOCK_REALTIME, &job->started);
@@ -84,6 +110,9 @@ void job_free(struct job *job)
 	free(job->error);
 	free(job->qemu_state);
 	free(job->io_status);
+	free(job->io_operation);
+	free(job->io_action);
+	job_free(job->previous);
 	free(job);
 }
 

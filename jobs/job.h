@@ -40,17 +40,23 @@ struct job {
 	char *id;
 	const char *type; /* pull, copy, commit, backup, unknown; static */
 	enum job_phase phase;
+	enum job_phase
+		sync_phase; /* the phase when the sync under way began; JOB_ENDED: it came later (jobs/sync.c) */
 	enum job_state state; /* what `status` shows */
 	bool ours; /* started by blockjobfs, by whichever life of it: its id tells */
 	bool seen; /* QEMU has shown it, or told of it */
-	bool answered; /* QEMU has answered the start command */
+	bool unanswered; /* the start command timed out: it may or may not have been carried out */
+	bool dismissing; /* job-dismiss is sent */
+	bool drop_failed; /* a node that it no longer uses could not be dropped */
+	bool told; /* job-started is in the logs */
 	bool paused; /* QEMU says so */
 	bool abort_asked;
 	bool cancelled; /* QEMU said BLOCK_JOB_CANCELLED */
 	bool outcome_known; /* QEMU has told how it ended: error, cancelled */
 	bool auto_dismiss; /* goes by itself: only its events tell its end */
-	bool io_error_told; /* job-error has been told for the burst that is going on */
+	bool was_ready; /* job-ready is in the logs */
 	struct who by; /* who asked; uid -1: foreign */
+	struct job *previous; /* the disk's last job, kept while this one may still be refused */
 	char *error; /* QEMU's text, or NULL */
 	char *qemu_state; /* as QEMU names it */
 	char *io_status;
@@ -59,7 +65,9 @@ struct job {
 	int64_t rate; /* bytes a second as measured, 0: not known yet */
 	int64_t sample_offset; /* where `rate` was last measured ... */
 	uint64_t sample_ns; /* ... and when, by the loop's clock */
-	uint64_t io_errors; /* failed requests of the burst that is going on */
+	uint64_t
+		io_errors; /* failed requests that are not in the logs yet: a burst is told as one event */
+	char *io_operation, *io_action; /* of the last of them */
 	struct timespec started, ended; /* wall clock; 0: not yet */
 	/* The images that were in the chain when the job began: what is gone from it at the end has been released. */
 	char **before_paths, **before_nodes; /* nodes may have NULLs */
@@ -73,6 +81,9 @@ extern const char *const job_state_words[JOB_STATE_COUNT];
 
 /* An id that no job has had: the prefix, the type, the disk's name as far as QEMU allows, and a number that differs in every life. */
 char *job_id_new(const char *type, const char *disk);
+
+/* True if @id is one that job_id_new() has made for the disk of this name. */
+bool job_id_is_for(const char *id, const char *disk);
 
 struct job *job_new(const char *id, const char *type);
 void job_free(struct job *job);

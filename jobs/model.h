@@ -11,7 +11,8 @@
 
 struct model_settings {
 	unsigned timeout_ms; /* deadline of every QMP command */
-	const char *runtime_dir; /* where engines have their sockets; NULL: /run/blockjobfs, or blockjobfs in XDG_RUNTIME_DIR */
+	const char *
+		runtime_dir; /* where engines have their sockets; NULL: /run/blockjobfs, or blockjobfs in XDG_RUNTIME_DIR */
 	const char *image_format; /* format of `image:` sources; NULL: what qemu-img says */
 	const char *qemu_img, *storage_daemon; /* programs; NULL: as found in PATH */
 };
@@ -53,7 +54,8 @@ struct model {
 };
 
 /* @watcher must outlive the model and may be NULL-free in every member; @data is handed to it. */
-struct model *model_new(uv_loop_t *loop, const struct model_settings *settings, const struct model_watcher *watcher, void *data);
+struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
+			const struct model_watcher *watcher, void *data);
 /* Only after model_stop() has called back and the loop has run its closing callbacks. */
 void model_free(struct model *model);
 

@@ -61,7 +61,9 @@ struct op *op_find(struct model *model, uint64_t id)
 /* Sets the target's `error`; NULL or "" empties it. The mount itself has no such file. */
 static void set_error(const struct target *target, const char *error)
 {
-	char **kept = target->disk ? &target->disk->error : target->domain ? &target->domain->error : NULL;
+	char **kept = target->disk     ? &target->disk->error
+		      : target->domain ? &target->domain->error
+				       : NULL;
 
 	if (!kept || (!*kept && !error))
 		return;
@@ -158,7 +160,8 @@ static void refuse(struct op *op, int error, size_t offset, size_t length, const
 	op_end(op, error);
 }
 
-static void vrefuse(struct op *op, int error, size_t offset, size_t length, const char *format, va_list arguments)
+static void vrefuse(struct op *op, int error, size_t offset, size_t length, const char *format,
+		    va_list arguments)
 {
 	char *reason = NULL;
 
@@ -191,24 +194,13 @@ void op_refuse_fault(struct op *op, const struct fault *fault)
 	refuse(op, fault->error, fault->offset, fault->length, fault->reason);
 }
 
-static void cancelled(struct op *op)
-{
-	if (op->cancel)
-		op->cancel(op);
-}
-
 void op_interrupt(struct op *op)
 {
-	cancelled(op);
 	op_end(op, -EINTR);
 }
 
 void op_list_end(struct op **list, int error, const char *reason)
 {
-	while (*list) {
-		struct op *op = *list;
-
-		cancelled(op);
-		op_refuse(op, error, "%s", reason);
-	}
+	while (*list)
+		op_refuse(*list, error, "%s", reason);
 }

@@ -50,8 +50,8 @@ struct op {
 	struct text *answer;
 	/* Called on the end of the disk's live job, with the op still pending. Set by whoever waits for that (`wait`, `abort`). */
 	void (*job_ended)(struct op *op);
-	/* Told when the op is completed by somebody else than the one who holds it; optional. */
-	void (*cancel)(struct op *op);
+	/* The number of the query-block-jobs that answers this op (jobs/refresh.c); 0: it waits for none. */
+	uint64_t refresh;
 	op_done_fn done;
 	void *data;
 	bool completed;
@@ -72,7 +72,8 @@ struct op *op_find(struct model *model, uint64_t id);
  */
 void op_complete(struct op *op, int status);
 /* Completes the op with @error (-errno) and the reason: in `error` of the target, as event command-refused, and as the answer. */
-void op_refuse(struct op *op, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void op_refuse(struct op *op, int error, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 /* The same with a caret under a place of the written command. */
 void op_refuse_at(struct op *op, int error, size_t offset, size_t length, const char *format, ...)
 	__attribute__((format(printf, 5, 6)));

@@ -4,12 +4,13 @@
 #include "jobs/source.h"
 
 #include <errno.h>
-#include <limits.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum {
 	NAME_BYTES_MAX = 255, /* NAME_MAX of every Linux file system, and of ours */
@@ -18,20 +19,25 @@ enum {
 /* Length of the UTF-8 character at @at, or 0 if it is none (overlong, a surrogate, out of range, cut off). */
 static size_t utf8_length(const unsigned char *at)
 {
-	size_t length = *at < 0x80 ? 1 : *at >= 0xc2 && *at < 0xe0 ? 2 : (*at & 0xf0) == 0xe0 ? 3 : *at >= 0xf0 && *at < 0xf5 ? 4 : 0;
+	size_t length = *at < 0x80		    ? 1
+			: *at >= 0xc2 && *at < 0xe0 ? 2
+			: (*at & 0xf0) == 0xe0	    ? 3
+			: *at >= 0xf0 && *at < 0xf5 ? 4
+						    : 0;
 
 	for (size_t i = 1; i < length; i++)
 		if ((at[i] & 0xc0) != 0x80)
 			return 0;
-	if ((*at == 0xe0 && at[1] < 0xa0) || (*at == 0xed && at[1] >= 0xa0) || (*at == 0xf0 && at[1] < 0x90) ||
-	    (*at == 0xf4 && at[1] >= 0x90))
+	if ((*at == 0xe0 && at[1] < 0xa0) || (*at == 0xed && at[1] >= 0xa0) ||
+	    (*at == 0xf0 && at[1] < 0x90) || (*at == 0xf4 && at[1] >= 0x90))
 		return 0;
 	return length;
 }
 
 static void cut_name(char *escaped, const char *name)
 {
-	uint64_t hash = 0xcbf29ce484222325; /* FNV-1a: names alike in their first 200 bytes stay apart */
+	uint64_t hash =
+		0xcbf29ce484222325; /* FNV-1a: names alike in their first 200 bytes stay apart */
 	size_t keep = NAME_BYTES_MAX - 17;
 
 	if (strlen(escaped) <= NAME_BYTES_MAX)
@@ -55,7 +61,8 @@ char *source_escape_name(const char *name)
 	while (*at) {
 		size_t length = utf8_length(at);
 
-		if (!length || *at < ' ' || *at == 127 || *at == '/' || *at == '\\' || (*at == '.' && (char *)at == name)) {
+		if (!length || *at < ' ' || *at == 127 || *at == '/' || *at == '\\' ||
+		    (*at == '.' && (char *)at == name)) {
 			out += sprintf(out, "\\x%02x", *at++);
 			continue;
 		}
@@ -92,10 +99,15 @@ static char *absolute_path(const char *path)
 	return absolute;
 }
 
-static int fail(char **error, int code, const char *format, const char *word)
+__attribute__((format(printf, 3, 4))) static int fail(char **error, int code, const char *format,
+						      ...)
 {
-	if (asprintf(error, format, word) < 0)
+	va_list arguments;
+
+	va_start(arguments, format);
+	if (vasprintf(error, format, arguments) < 0)
 		abort();
+	va_end(arguments);
 	return code;
 }
 
@@ -104,17 +116,18 @@ static int kind_of_path(const char *path, enum source_kind *kind, char **error)
 {
 	struct stat status;
 
-	if (stat(path, &status) < 0) {
-		if (asprintf(error, "%s: %s (write unix:PATH for a monitor's socket that is not there yet)", path, strerror(errno)) < 0)
-			abort();
-		return -errno;
-	}
+	if (stat(path, &status) < 0)
+		return fail(error, -errno,
+			    "%s: %s (write unix:PATH for a socket that is not there yet)", path,
+			    strerror(errno));
 	if (S_ISSOCK(status.st_mode))
 		*kind = SOURCE_UNIX;
 	else if (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))
 		*kind = SOURCE_IMAGE;
 	else if (S_ISDIR(status.st_mode))
-		return fail(error, -EOPNOTSUPP, "%s: a folder as a source is not supported yet; name the sockets in it", path);
+		return fail(error, -EOPNOTSUPP,
+			    "%s: a folder as a source is not supported yet; name the sockets in it",
+			    path);
 	else
 		return fail(error, -EINVAL, "%s: neither a monitor's socket nor an image", path);
 	return 0;
@@ -126,7 +139,10 @@ static int read_kind(const char **rest, enum source_kind *kind, char **error)
 
 	for (size_t i = 0; i < sizeof(later) / sizeof(*later); i++)
 		if (!strncmp(*rest, later[i], strlen(later[i])))
-			return fail(error, -EOPNOTSUPP, "%s: this kind of source is not supported yet; unix: and image: are", *rest);
+			return fail(error, -EOPNOTSUPP,
+				    "%s: this kind of source is not supported yet; unix: and "
+				    "image: are",
+				    *rest);
 	if (!strncmp(*rest, "unix:", 5)) {
 		*kind = SOURCE_UNIX;
 		*rest += 5;

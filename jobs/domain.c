@@ -1,0 +1,427 @@
+/*
+ * One domain: its link to QEMU, reconnects, the state word, and events handed to those who deal with them. Made by the model; sends
+ * no command but query-status.
+ */
+#include "jobs/domain.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+#include "jobs/domain_link.h"
+#include "jobs/engine.h"
+#include "jobs/events.h"
+
+const char *const domain_state_words[DOMAIN_STATE_COUNT] = {
+	[DOMAIN_DISCONNECTED] = "disconnected",
+	[DOMAIN_CONNECTING] = "connecting",
+	[DOMAIN_BUSY] = "busy",
+	[DOMAIN_CONNECTED] = "connected",
+};
+
+/* --- what others see --- */
+
+void domain_changed(struct domain *domain, enum topic topic)
+{
+	struct model *model = domain->model;
+
+	stamp_touch(&domain->stamps[topic]);
+	model->watcher->changed(model->watcher_data, domain, NULL, topic);
+}
+
+void domain_log(struct domain *domain, const char *format, ...)
+{
+	struct text *line = text_new();
+	va_list arguments;
+
+	text_printf(line, "%s: ", domain->name);
+	va_start(arguments, format);
+	text_vprintf(line, format, arguments);
+	va_end(arguments);
+	domain->model->watcher->log(domain->model->watcher_data, text_bytes(line));
+	text_free(line);
+}
+
+void domain_set_link_error(struct domain *domain, const char *reason)
+{
+	struct domain_link *link = domain->link;
+	char *error;
+
+	if (!reason && !link->link_error)
+		return; /* what is there is the refusal of a command */
+	if (reason && asprintf(&error, "%s\n", reason) < 0)
+		abort();
+	link->link_error = reason != NULL;
+	if (reason && domain->error && !strcmp(error, domain->error)) {
+		free(error);
+		return;
+	}
+	free(domain->error);
+	domain->error = reason ? error : NULL;
+	if (reason)
+		domain_log(domain, "%s", reason);
+	domain_changed(domain, TOPIC_ERROR);
+}
+
+void domain_set_state(struct domain *domain, enum domain_state state, const char *reason)
+{
+	enum domain_state before = domain->state;
+
+	if (state == before)
+		return;
+	domain->state = state;
+	domain_changed(domain, TOPIC_STATE);
+	if (state == DOMAIN_CONNECTED)
+		event_plain(domain, NULL, "domain-connected", NULL);
+	else if (before == DOMAIN_CONNECTED)
+		event_plain(domain, NULL, "domain-disconnected", reason);
+}
+
+void domain_settle(struct domain *domain)
+{
+	if (domain->link->settled)
+		return;
+	domain->link->settled = true;
+	model_domain_settled(domain->model, NULL);
+}
+
+void domain_synced(struct domain *domain)
+{
+	domain->link->synced = true;
+	domain->link->retry_ms = RECONNECT_MS_MIN;
+	domain_set_link_error(domain, NULL);
+	domain_set_state(domain, DOMAIN_CONNECTED, NULL);
+	domain_settle(domain);
+}
+
+void domain_engine_failed(struct domain *domain, const char *reason)
+{
+	bool first = !domain->link->settled;
+
+	domain->link->settled = true;
+	domain_set_link_error(domain, reason);
+	domain_set_state(domain, DOMAIN_DISCONNECTED, reason);
+	if (first)
+		model_domain_settled(domain->model, reason);
+}
+
+/* --- the run state --- */
+
+static void run_state_known(void *data, const struct qmp_error *error, const char *text)
+{
+	struct domain *domain = data;
+
+	if (error || (domain->run_state && !strcmp(domain->run_state, text)))
+		return;
+	free(domain->run_state);
+	domain->run_state = source_escape_name(text); /* one word, whatever the peer sends */
+	domain_changed(domain, TOPIC_STATE);
+}
+
+static void ask_run_state(struct domain *domain)
+{
+	if (qmp_has(domain->link->features, QMP_HAS_QUERY_STATUS))
+		qmp_query_run_state(domain->link->qmp, run_state_known, domain);
+}
+
+/* --- the link --- */
+
+static void features_known(void *data, const struct qmp_error *error, struct qmp_features features)
+{
+	struct domain *domain = data;
+	struct domain_link *link = domain->link;
+
+	if (error) {
+		/* Without it nothing can be asked. A hang is over some day: the link is made anew then. */
+		if (error->code != -EHOSTDOWN && link->qmp) {
+			qmp_link_close(link->qmp);
+			domain_link_closed(domain, error->code, error->text);
+		}
+		return;
+	}
+	link->features = features;
+	link->ready = true;
+	ask_run_state(domain);
+	domain_sync(domain);
+}
+
+static void link_ready(void *owner)
+{
+	struct domain *domain = owner;
+
+	qmp_query_features(domain->link->qmp, features_known, domain);
+}
+
+static void link_busy(void *owner)
+{
+	struct domain *domain = owner;
+
+	domain_set_state(domain, DOMAIN_BUSY, NULL);
+	domain_set_link_error(domain, "the monitor does not greet: it probably serves another "
+				      "client; QEMU can be given a second one (-qmp)");
+	domain_settle(domain);
+}
+
+/* Something happened to a job that we do not know: somebody else's has begun, or has changed a chain. */
+static void foreign_event(struct domain *domain, const struct qmp_event *event)
+{
+	static const char *const telling[] = { "created", "running", "ready", "null" };
+
+	for (size_t i = 0; event->status && i < sizeof(telling) / sizeof(*telling); i++)
+		if (!strcmp(event->status, telling[i]))
+			domain_sync(domain);
+}
+
+static void job_event(struct domain *domain, const struct qmp_event *event)
+{
+	struct disk *disk = domain_find_job(domain, event->job);
+
+	if (!disk) {
+		foreign_event(domain, event);
+		return;
+	}
+	finish_job_event(disk, event);
+	if (event->kind == QMP_EVENT_BLOCK_JOB_ERROR &&
+	    !uv_is_active((uv_handle_t *)&domain->link->burst))
+		uv_timer_start(&domain->link->burst, domain_burst_over, ERROR_BURST_MS, 0);
+}
+
+static void link_event(void *owner, const struct qmp_event *event)
+{
+	struct domain *domain = owner;
+
+	if (!domain->link->ready)
+		return; /* the first sync finds what is true */
+	if (event->job)
+		job_event(domain, event);
+	else if (event->kind == QMP_EVENT_RUN_STATE || event->kind == QMP_EVENT_SHUTDOWN)
+		ask_run_state(domain);
+	else if (event->kind == QMP_EVENT_DEVICES)
+		domain_sync(domain);
+}
+
+static bool qemu_is_gone(int code)
+{
+	return code == -ECONNREFUSED || code == -ENOENT;
+}
+
+static void jobs_after_loss(struct domain *domain, int code)
+{
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk) {
+		if (!disk_is_busy(disk))
+			continue;
+		finish_link_lost(disk);
+		/* Nobody listens on the socket any more: no connection will tell more. */
+		if (qemu_is_gone(code))
+			finish_job_gone(disk);
+	}
+	domain->link->finalizing = 0;
+}
+
+static void retry_later(struct domain *domain, unsigned ms)
+{
+	struct domain_link *link = domain->link;
+
+	if (!link->stopping)
+		uv_timer_start(&link->retry, domain_retry, ms, 0);
+}
+
+void domain_link_closed(struct domain *domain, int code, const char *reason)
+{
+	struct domain_link *link = domain->link;
+	bool was_ready = link->ready;
+
+	link->qmp = NULL;
+	link->ready = link->synced = link->syncing = link->sync_again = false;
+	free(domain->run_state);
+	domain->run_state = NULL;
+	domain_set_link_error(domain, reason);
+	domain_set_state(domain, DOMAIN_DISCONNECTED, reason);
+	refresh_link_lost(domain);
+	jobs_after_loss(domain, code);
+	if (domain->engine && engine_link_closed(domain->engine, code))
+		return; /* the engine tries its next way of coming up */
+	domain_settle(domain);
+	retry_later(domain, was_ready ? 0 : link->retry_ms);
+	if (!was_ready && link->retry_ms < RECONNECT_MS_MAX)
+		link->retry_ms = link->retry_ms * 2 > RECONNECT_MS_MAX ? RECONNECT_MS_MAX
+								       : link->retry_ms * 2;
+}
+
+static void link_closed(void *owner, int code, const char *reason)
+{
+	domain_link_closed(owner, code, reason);
+}
+
+static const struct qmp_link_handlers link_handlers = {
+	.ready = link_ready,
+	.busy = link_busy,
+	.event = link_event,
+	.closed = link_closed,
+};
+
+void domain_connect(struct domain *domain)
+{
+	struct domain_link *link = domain->link;
+
+	if (!link->qmp && !link->stopping)
+		link->qmp =
+			qmp_link_open(domain->model->loop, domain->socket,
+				      domain->model->settings.timeout_ms, &link_handlers, domain);
+}
+
+/* --- timers --- */
+
+void domain_retry(uv_timer_t *timer)
+{
+	struct domain *domain = timer->data;
+
+	if (domain->link->ready)
+		domain_sync(domain);
+	else
+		domain_connect(domain);
+}
+
+void domain_retry_sync(struct domain *domain)
+{
+	retry_later(domain, 1000);
+}
+
+void domain_burst_over(uv_timer_t *timer)
+{
+	struct domain *domain = timer->data;
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk)
+		if (job_is_live(disk->job))
+			finish_tell_errors(disk);
+}
+
+/* True if something hangs on QEMU's answering again. */
+static bool somebody_waits(const struct domain *domain)
+{
+	const struct disk *disk;
+	const struct op *op;
+
+	DL_FOREACH (domain->disks, disk) {
+		if (job_is_live(disk->job) &&
+		    (disk->job->unanswered || disk->job->phase == JOB_FINALIZING))
+			return true;
+		DL_FOREACH (disk->ops, op)
+			if (op->written && op->job_ended)
+				return true;
+	}
+	return false;
+}
+
+static void patience_over(uv_timer_t *timer)
+{
+	struct domain *domain = timer->data;
+
+	if (!domain->link->ready || !somebody_waits(domain))
+		return;
+	domain_refresh(domain);
+	domain_be_patient(domain);
+}
+
+void domain_be_patient(struct domain *domain)
+{
+	uv_timer_t *timer = &domain->link->patience;
+
+	if (!uv_is_active((uv_handle_t *)timer) && !domain->link->stopping)
+		uv_timer_start(timer, patience_over, domain->model->settings.timeout_ms, 0);
+}
+
+/* --- beginning and end --- */
+
+static void timer_open(struct domain *domain, uv_timer_t *timer)
+{
+	uv_timer_init(domain->model->loop, timer);
+	timer->data = domain;
+	domain->link->timers++;
+}
+
+struct domain *domain_new(struct model *model, const struct source *source)
+{
+	struct domain *domain = calloc(1, sizeof(*domain));
+
+	if (!domain || !(domain->link = calloc(1, sizeof(*domain->link))))
+		abort();
+	domain->model = model;
+	domain->link->domain = domain;
+	domain->link->retry_ms = RECONNECT_MS_MIN;
+	domain->name = strdup(source->name);
+	if (asprintf(&domain->address, "%s:%s", source->kind == SOURCE_IMAGE ? "image" : "unix",
+		     source->path) < 0)
+		abort();
+	domain->state = DOMAIN_CONNECTING;
+	stamps_init(domain->stamps);
+	timer_open(domain, &domain->link->retry);
+	timer_open(domain, &domain->link->burst);
+	timer_open(domain, &domain->link->patience);
+	if (source->kind == SOURCE_IMAGE)
+		domain->engine = engine_new(domain, source->path);
+	else
+		domain->socket = strdup(source->path);
+	return domain;
+}
+
+void domain_start(struct domain *domain)
+{
+	if (domain->engine)
+		engine_start(domain->engine);
+	else
+		domain_connect(domain);
+}
+
+static void timer_closed(uv_handle_t *handle)
+{
+	struct domain *domain = handle->data;
+
+	domain->link->timers--;
+	model_stop_step(domain->model);
+}
+
+void domain_stop(struct domain *domain)
+{
+	struct domain_link *link = domain->link;
+
+	if (link->stopping)
+		return;
+	link->stopping = true;
+	if (link->qmp)
+		qmp_link_close(link->qmp);
+	link->qmp = NULL;
+	link->ready = link->synced = false;
+	uv_close((uv_handle_t *)&link->retry, timer_closed);
+	uv_close((uv_handle_t *)&link->burst, timer_closed);
+	uv_close((uv_handle_t *)&link->patience, timer_closed);
+}
+
+bool domain_is_stopped(const struct domain *domain)
+{
+	return domain->link->timers == 0;
+}
+
+void domain_free(struct domain *domain)
+{
+	struct disk *disk, *next;
+
+	DL_FOREACH_SAFE (domain->disks, disk, next)
+		disk_free(disk);
+	if (domain->engine)
+		engine_free(domain->engine);
+	sync_free(domain->link);
+	event_log_clear(&domain->log);
+	free(domain->link);
+	free(domain->name);
+	free(domain->address);
+	free(domain->socket);
+	free(domain->run_state);
+	free(domain->error);
+	free(domain);
+}

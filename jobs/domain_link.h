@@ -1,0 +1,170 @@
+/*
+ * The side of a domain that talks to QEMU. Private to the files that do so together:
+ *
+ *	domain.c	the link: connect, reconnect, the state word; delivers events to the others
+ *	sync.c		rebuilds the model from QEMU: jobs, then disks and chains; one at a time
+ *	inventory.c	merges a layout into the domain's disks
+ *	refresh.c	fresh figures of live jobs, shared by all who wait for them
+ *	finish.c	the end of a job: finalize, dismiss, drop nodes, publish
+ *	pull.c steer.c	the commands
+ *
+ * A reply function gets a struct call: the domain (which outlives its link), the id of the job it is about and the number of the op
+ * that waits; disk, job and op are looked up anew, since they may be gone.
+ */
+#ifndef JOBS_DOMAIN_LINK_H
+#define JOBS_DOMAIN_LINK_H
+
+#include "jobs/domain.h"
+#include "jobs/model.h"
+#include "qmp/command.h"
+
+enum {
+	RECONNECT_MS_MIN = 100,
+	RECONNECT_MS_MAX = 10000,
+	LOOK_NS_MIN = 250000000, /* how often at most somebody's look makes us look */
+	ERROR_BURST_MS = 200, /* failed requests so close to each other are one job-error */
+};
+
+struct domain_link {
+	struct domain *domain;
+	struct qmp_link *qmp; /* NULL: no connection and none under way */
+	struct qmp_features features;
+	uv_timer_t retry; /* the next connect, or the next try of a sync that failed */
+	uv_timer_t burst; /* tells bursts of failed requests */
+	uv_timer_t
+		patience; /* looks whether QEMU is still there while somebody waits for an abort */
+	unsigned timers; /* open handles */
+	unsigned retry_ms;
+	bool settled; /* the first attempt has come to something */
+	bool stopping; /* no reconnects */
+	bool link_error; /* domain->error tells why the link is down */
+	bool ready; /* commands may be sent: QEMU has said what it can do */
+	/* sync.c */
+	bool synced; /* the model is QEMU's, as of this connection */
+	bool syncing, sync_again;
+	uint64_t synced_ns; /* when the last sync began */
+	unsigned finalizing; /* jobs between job-finalize and job-dismiss: no listing of nodes */
+	unsigned dropping; /* blockdev-del under way */
+	struct found_jobs *found; /* what the sync under way has learned of jobs */
+	/* refresh.c */
+	uint64_t refresh_sent,
+		refresh_wanted; /* numbers of queries; in flight if sent is not answered */
+	bool refreshing;
+};
+
+/* Connected, and the model is QEMU's: commands may be taken. */
+static inline bool domain_is_connected(const struct domain *domain)
+{
+	return domain->state == DOMAIN_CONNECTED;
+}
+
+/* --- domain.c --- */
+struct domain *domain_new(struct model *model, const struct source *source);
+/* Begins to connect (an image's domain: to start its engine). */
+void domain_start(struct domain *domain);
+/* The engine could not be brought up, for this reason: the command line's fault if it is the first attempt. */
+void domain_engine_failed(struct domain *domain, const char *reason);
+/* The engine is up: connect. */
+void domain_connect(struct domain *domain);
+/* While a job is waited for that QEMU has not answered about: looks now and then whether it still answers. */
+void domain_be_patient(struct domain *domain);
+/* Closes the link and the timers for good; domain_free() after the loop has run their closing callbacks. */
+void domain_stop(struct domain *domain);
+/* True when the loop has run all of them. */
+bool domain_is_stopped(const struct domain *domain);
+void domain_free(struct domain *domain);
+/* The model is QEMU's: connected. */
+void domain_synced(struct domain *domain);
+/* The first attempt has come to something. Tells the model. */
+void domain_settle(struct domain *domain);
+/* Why the link or the engine is down: `error` and the log say so. */
+void domain_set_link_error(struct domain *domain, const char *reason);
+/* A line for the daemon's log, with the domain's name in front. */
+void domain_log(struct domain *domain, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+void domain_set_state(struct domain *domain, enum domain_state state, const char *reason);
+
+/* The link is gone, for this reason. */
+void domain_link_closed(struct domain *domain, int code, const char *reason);
+/* Of the timers `retry` and `burst`. */
+void domain_retry(uv_timer_t *timer);
+void domain_burst_over(uv_timer_t *timer);
+
+/* --- model.c --- */
+/* @error: the first attempt has failed in a way that the command line is to blame for. */
+void model_domain_settled(struct model *model, const char *error);
+/* Something that the end of all may wait for has happened. Does nothing at any other time. */
+void model_stop_step(struct model *model);
+
+/* --- sync.c --- */
+/* Looks at jobs, disks and chains, now or when what is going on allows it. */
+void domain_sync(struct domain *domain);
+/* Goes on with whatever had to wait for a sync or for the end of a job. */
+void domain_pump(struct domain *domain);
+
+/* Tries again in a while, after a sync that failed. */
+void domain_retry_sync(struct domain *domain);
+void sync_free(struct domain_link *link);
+
+/* --- inventory.c --- */
+/* Takes the chains out of @layout; its disks keep their names. */
+void inventory_merge(struct domain *domain, struct qmp_layout *layout);
+/* The disk that a job id of ours was made for, by the name in it; NULL: none, or not ours. */
+struct disk *domain_disk_of_job_id(struct domain *domain, const char *job_id);
+/* The disk that an entry of the layout is; NULL: not known. */
+struct disk *domain_disk_of_info(struct domain *domain, const struct qmp_disk_info *info);
+struct disk *domain_find_job(struct domain *domain,
+			     const char *job_id); /* the disk whose live job has this id */
+void disk_free(struct disk *disk);
+void disk_remove(struct disk *disk);
+
+/* --- refresh.c --- */
+/* Asks for figures; whoever waits for them is served by the answer. */
+void domain_refresh(struct domain *domain);
+/* The link is gone: whoever waits gets -EHOSTDOWN. */
+void refresh_link_lost(struct domain *domain);
+/* Takes over what QEMU says of a known live job; tells what has changed. */
+void disk_update_job(struct disk *disk, const struct qmp_job_info *info);
+
+/* --- finish.c --- */
+void finish_job_event(struct disk *disk, const struct qmp_event *event);
+/* QEMU shows the job in a state in which its end is near (pending, concluded): do what is due. */
+void finish_step(struct disk *disk);
+/* QEMU does not know the job any more, or is gone itself: its final word is shown, which is `lost` if its end is not known. */
+void finish_job_gone(struct disk *disk);
+/* The connection is gone: no answer to what was sent will come. */
+void finish_link_lost(struct disk *disk);
+/*
+ * Drops named nodes that completed jobs have left without a parent. True if some are being dropped: the layout will be another one
+ * then, and a sync follows.
+ */
+bool finish_drop_nodes(struct domain *domain, const struct qmp_layout *layout);
+/* The chain has been read anew after the end of the job: shows the final word. */
+void finish_publish(struct disk *disk);
+/* Tells the failed requests that have been counted. */
+void finish_tell_errors(struct disk *disk);
+
+/* --- pull.c --- */
+/* Keeps the chain as it is when @job begins. */
+void disk_remember_chain(struct disk *disk, struct job *job);
+/* A job that QEMU shows and we have not started in this life is on @disk. */
+void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info);
+/* There is evidence that the start command was carried out. */
+void disk_job_seen(struct disk *disk);
+/* It was not: the disk is as it was before. */
+void disk_job_forget(struct disk *disk);
+
+/* --- calls --- */
+struct call {
+	struct domain *domain;
+	uint64_t op;
+	char job[]; /* the job's id */
+};
+
+struct call *call_new(struct disk *disk, const struct op *op);
+/* The disk whose live job the call is about; NULL: it is over. */
+struct disk *call_disk(const struct call *call);
+/* NULL: nobody waits. */
+struct op *call_op(const struct call *call);
+
+#endif

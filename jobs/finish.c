@@ -1,0 +1,344 @@
+/*
+ * The end of a job. Our jobs wait in `pending` until they are finalized here, their end is recorded, they are dismissed at once, the
+ * nodes that the disk no longer uses are dropped, the chain is read anew, and only then the final word is shown. See "Why a
+ * pull is finalized by us" in docs/architecture.md for what must not happen in between.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+#include "jobs/domain_link.h"
+#include "jobs/events.h"
+
+static void keep(char **kept, const char *text)
+{
+	free(*kept);
+	*kept = text ? strdup(text) : NULL;
+}
+
+static bool qemu_says(const struct job *job, const char *status)
+{
+	return job->qemu_state && !strcmp(job->qemu_state, status);
+}
+
+/* --- the final word --- */
+
+static bool path_in_use(const struct model *model, const char *path)
+{
+	struct domain *domain;
+	struct disk *disk;
+
+	DL_FOREACH (model->domains, domain)
+		DL_FOREACH (domain->disks, disk)
+			for (size_t i = 0; i < disk->depth; i++)
+				if (!strcmp(disk->chain[i].path, path))
+					return true;
+	return false;
+}
+
+/* What was in the chain when the job began and is in no chain now. */
+static void find_released(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	if (job->state != JOB_COMPLETED)
+		return;
+	job->released = calloc(job->before_count + 1, sizeof(*job->released));
+	if (!job->released)
+		abort();
+	for (size_t i = 0; i < job->before_count; i++)
+		if (!path_in_use(disk->domain->model, job->before_paths[i]))
+			job->released[job->released_count++] = strdup(job->before_paths[i]);
+}
+
+static void remember(struct disk *disk)
+{
+	if (disk->history_count == DISK_HISTORY_MAX) {
+		free(disk->history[0]);
+		memmove(disk->history, disk->history + 1,
+			(DISK_HISTORY_MAX - 1) * sizeof(*disk->history));
+		disk->history_count--;
+	}
+	disk->history[disk->history_count++] = event_history_line(disk);
+	disk_changed(disk, TOPIC_HISTORY);
+}
+
+static void wake_waiters(struct disk *disk)
+{
+	struct op *op, *next;
+
+	DL_FOREACH_SAFE (disk->ops, op, next)
+		if (op->job_ended)
+			op->job_ended(op);
+}
+
+void finish_tell_errors(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	if (!job || !job->io_errors)
+		return;
+	event_job_error(disk, job->io_operation, job->io_action, job->io_errors);
+	job->io_errors = 0;
+}
+
+void finish_publish(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	finish_tell_errors(disk);
+	if (!job->told)
+		disk_job_seen(disk);
+	job->phase = JOB_ENDED;
+	job->state = job_final_state(job);
+	job->rate = 0;
+	clock_gettime(CLOCK_REALTIME, &job->ended);
+	if (job->state == JOB_LOST && !job->error)
+		keep(&job->error,
+		     "the connection to QEMU was lost and nothing tells how the job ended");
+	find_released(disk);
+	remember(disk);
+	disk_changed(disk, TOPIC_PROGRESS);
+	disk_changed(disk, TOPIC_JOB);
+	event_job_ended(disk);
+	wake_waiters(disk);
+}
+
+void finish_job_gone(struct disk *disk)
+{
+	struct domain_link *link = disk->domain->link;
+
+	if (disk->job->phase == JOB_FINALIZING)
+		link->finalizing--;
+	finish_publish(disk);
+}
+
+void finish_link_lost(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	if (job->phase == JOB_FINALIZING)
+		disk->domain->link->finalizing--;
+	/*
+	 * The next connection shows it, also one whose start was not answered, or it is gone; then what QEMU has told of its end
+	 * before it went counts (finish_job_gone()).
+	 */
+	if (job->phase < JOB_CONCLUDED)
+		job->phase = JOB_LIVE;
+	job->dismissing = false;
+}
+
+/* --- finalize, dismiss --- */
+
+/* QEMU no longer has the job: the chain is to be read, then the word can be shown. */
+static void concluded(struct disk *disk)
+{
+	struct domain_link *link = disk->domain->link;
+
+	if (disk->job->phase == JOB_FINALIZING)
+		link->finalizing--;
+	disk->job->phase = JOB_CONCLUDED;
+	link->sync_again = true;
+	domain_pump(disk->domain);
+	model_stop_step(disk->domain->model);
+}
+
+static void dismissed(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+
+	if (disk && disk->job->phase == JOB_FINALIZING && disk->job->dismissing) {
+		disk->job->dismissing = false;
+		if (!error ||
+		    error->code == -EREMOTEIO) /* refused: somebody else has dismissed it */
+			concluded(disk);
+		else if (error->code == -ETIMEDOUT)
+			domain_be_patient(
+				disk->domain); /* the next look finds it concluded or gone */
+	}
+	free(call);
+}
+
+/* From here to job-dismiss QEMU must not be asked for its nodes. */
+static void close_listing(struct disk *disk)
+{
+	if (disk->job->phase == JOB_FINALIZING)
+		return;
+	disk->job->phase = JOB_FINALIZING;
+	disk->domain->link->finalizing++;
+}
+
+static void record_outcome(struct job *job)
+{
+	/* query-jobs has no word for "cancelled" but the error's text, which is the C library's: qapi/job.json, JobInfo. */
+	if (!job->outcome_known)
+		job->cancelled = job->error && !strcmp(job->error, strerror(ECANCELED));
+	job->outcome_known = true;
+	if (job->cancelled)
+		keep(&job->error, NULL);
+}
+
+static void dismiss(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	if (job->dismissing)
+		return;
+	record_outcome(job);
+	close_listing(disk);
+	job->dismissing = true;
+	qmp_job_dismiss(disk->domain->link->qmp, job->id, dismissed, call_new(disk, NULL));
+}
+
+static void finalized(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+
+	/* Refused: it was cancelled meanwhile, and an event will tell its end. Not answered: it may be carried out yet. */
+	if (disk && error && error->code == -ETIMEDOUT)
+		domain_be_patient(disk->domain);
+	free(call);
+}
+
+static void finalize(struct disk *disk)
+{
+	struct domain_link *link = disk->domain->link;
+
+	if (disk->job->phase != JOB_LIVE || link->syncing)
+		return; /* domain_pump() comes back to it */
+	close_listing(disk);
+	qmp_job_finalize(link->qmp, disk->job->id, finalized, call_new(disk, NULL));
+}
+
+void finish_step(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	if (job->phase == JOB_STARTING || job->phase >= JOB_CONCLUDED || !disk->domain->link->ready)
+		return;
+	if (qemu_says(job, "pending") && job->ours)
+		finalize(disk);
+	else if (qemu_says(job, "concluded") && job->ours)
+		dismiss(disk);
+	else if (qemu_says(job, "null") && !job->dismissing)
+		concluded(disk);
+}
+
+/* --- what events tell --- */
+
+static void status_changed(struct disk *disk, const char *status)
+{
+	struct job *job = disk->job;
+
+	keep(&job->qemu_state, status);
+	if (qemu_says(job, "aborting") && job->state != JOB_ABORTING) {
+		job->state = JOB_ABORTING;
+		disk_changed(disk, TOPIC_JOB);
+	}
+	if (qemu_says(job, "concluded") && !job->outcome_known)
+		domain_refresh(disk->domain);
+	else if (qemu_says(job, "pending") || qemu_says(job, "concluded") || qemu_says(job, "null"))
+		finish_step(disk);
+	else if (!qemu_says(job, "waiting") && !qemu_says(job, "aborting"))
+		domain_refresh(
+			disk->domain); /* it may be a drain that is over already: ask what is true */
+}
+
+static void record_end(struct job *job, const struct qmp_event *event)
+{
+	job->outcome_known = true;
+	job->cancelled = event->kind == QMP_EVENT_BLOCK_JOB_CANCELLED;
+	if (event->error)
+		keep(&job->error, event->error);
+	if (event->offset >= 0)
+		job->offset = event->offset;
+	if (event->length >= 0)
+		job->length = event->length;
+}
+
+void finish_job_event(struct disk *disk, const struct qmp_event *event)
+{
+	struct job *job = disk->job;
+
+	if (job->phase == JOB_STARTING)
+		disk_job_seen(disk);
+	switch (event->kind) {
+	case QMP_EVENT_JOB_STATUS_CHANGE:
+		if (event->status)
+			status_changed(disk, event->status);
+		break;
+	case QMP_EVENT_BLOCK_JOB_COMPLETED:
+	case QMP_EVENT_BLOCK_JOB_CANCELLED:
+		record_end(job, event);
+		break;
+	case QMP_EVENT_BLOCK_JOB_READY:
+		domain_refresh(disk->domain);
+		break;
+	case QMP_EVENT_BLOCK_JOB_ERROR:
+		job->io_errors++;
+		keep(&job->io_operation, event->operation);
+		keep(&job->io_action, event->action);
+		break;
+	default:
+		break;
+	}
+}
+
+/* --- nodes left behind --- */
+
+static void dropped(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+	struct domain_link *link = call->domain->link;
+
+	if (error && disk)
+		disk->job->drop_failed =
+			true; /* somebody else uses it: the disk does not, and that is what counts */
+	if (--link->dropping == 0) {
+		link->sync_again = true;
+		domain_pump(call->domain);
+	}
+	free(call);
+}
+
+static bool is_loose(const struct qmp_layout *layout, const char *node)
+{
+	for (size_t i = 0; i < layout->loose_count; i++)
+		if (!strcmp(layout->loose[i], node))
+			return true;
+	return false;
+}
+
+static void drop_nodes_of(struct disk *disk, const struct qmp_layout *layout)
+{
+	struct domain_link *link = disk->domain->link;
+	struct job *job = disk->job;
+
+	/* Not the first: the active image stays. */
+	for (size_t i = 1; i < job->before_count; i++) {
+		if (!job->before_nodes[i] || !is_loose(layout, job->before_nodes[i]))
+			continue;
+		link->dropping++;
+		qmp_blockdev_del(link->qmp, job->before_nodes[i], dropped, call_new(disk, NULL));
+	}
+}
+
+bool finish_drop_nodes(struct domain *domain, const struct qmp_layout *layout)
+{
+	struct domain_link *link = domain->link;
+	struct disk *disk;
+
+	if (!qmp_has(link->features, QMP_HAS_BLOCKDEV_DEL))
+		return false;
+	DL_FOREACH (domain->disks, disk) {
+		struct job *job = disk->job;
+
+		if (job && job->sync_phase == JOB_CONCLUDED && job->phase == JOB_CONCLUDED &&
+		    job->ours && !job->drop_failed && job_final_state(job) == JOB_COMPLETED)
+			drop_nodes_of(disk, layout);
+	}
+	return link->dropping > 0;
+}

@@ -1,0 +1,224 @@
+/*
+ * The disks of a domain, merged from QEMU's layout: which are new, which are gone, whose chain has changed. A disk is recognised by its
+ * guest device, its drive or its node, in this order, so that it stays the same through pivots, snapshots and reconnects.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+#include "jobs/domain_link.h"
+#include "jobs/events.h"
+
+/* --- making and removing --- */
+
+static void chain_free(struct qmp_image *chain, size_t depth)
+{
+	for (size_t i = 0; i < depth; i++) {
+		free(chain[i].node);
+		free(chain[i].filename);
+		free(chain[i].path);
+		free(chain[i].format);
+	}
+	free(chain);
+}
+
+void disk_free(struct disk *disk)
+{
+	job_free(disk->job);
+	chain_free(disk->chain, disk->depth);
+	for (size_t i = 0; i < disk->history_count; i++)
+		free(disk->history[i]);
+	event_log_clear(&disk->log);
+	free(disk->error);
+	free(disk->name);
+	free(disk->identity);
+	free(disk);
+}
+
+void disk_remove(struct disk *disk)
+{
+	struct domain *domain = disk->domain;
+	struct model *model = domain->model;
+
+	if (disk_is_busy(disk))
+		finish_job_gone(disk);
+	op_list_end(&disk->ops, -ENODEV, "the disk is gone");
+	model->watcher->removed(model->watcher_data, domain, disk);
+	DL_DELETE(domain->disks, disk);
+	event_plain(domain, disk, "disk-removed", NULL);
+	disk_free(disk);
+	domain_changed(domain, TOPIC_LISTING);
+}
+
+/* The name as a user knows it, and with its kind in front: two kinds of names are never taken for the same. */
+static const char *info_name(const struct qmp_disk_info *info, const char **kind)
+{
+	if (info->qdev) {
+		*kind = "device";
+		return info->qdev;
+	}
+	*kind = info->device && *info->device ? "drive" : "node";
+	return info->device && *info->device ? info->device : info->node;
+}
+
+static char *info_identity(const struct qmp_disk_info *info)
+{
+	const char *kind, *name = info_name(info, &kind);
+	char *identity;
+
+	if (asprintf(&identity, "%s %s", kind, name) < 0)
+		abort();
+	return identity;
+}
+
+struct disk *domain_disk_of_info(struct domain *domain, const struct qmp_disk_info *info)
+{
+	char *identity = info_identity(info);
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk)
+		if (!strcmp(disk->identity, identity))
+			break;
+	free(identity);
+	return disk;
+}
+
+struct disk *domain_find_disk(struct domain *domain, const char *name)
+{
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk)
+		if (!strcmp(disk->name, name))
+			return disk;
+	return NULL;
+}
+
+struct disk *domain_find_job(struct domain *domain, const char *job_id)
+{
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk)
+		if (job_is_live(disk->job) && !strcmp(disk->job->id, job_id))
+			return disk;
+	return NULL;
+}
+
+struct disk *domain_disk_of_job_id(struct domain *domain, const char *job_id)
+{
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk)
+		if (job_id_is_for(job_id, disk->name))
+			return disk;
+	return NULL;
+}
+
+/* Another disk has the name already: a drive called as a device's id is. The kind is put behind it. */
+static char *free_name(struct domain *domain, const struct qmp_disk_info *info)
+{
+	const char *kind, *wanted = info_name(info, &kind);
+	char *name = source_escape_name(wanted), *other;
+
+	if (!domain_find_disk(domain, name))
+		return name;
+	free(name);
+	if (asprintf(&other, "%s (%s)", wanted, kind) < 0)
+		abort();
+	name = source_escape_name(other);
+	free(other);
+	return name;
+}
+
+/* --- chains --- */
+
+static bool same(const char *a, const char *b)
+{
+	return a && b ? !strcmp(a, b) : a == b;
+}
+
+/* True if `chain` reads otherwise. */
+static bool chain_differs(const struct disk *disk, const struct qmp_disk_info *info)
+{
+	if (disk->depth != info->depth)
+		return true;
+	for (size_t i = 0; i < disk->depth; i++)
+		if (!same(disk->chain[i].path, info->chain[i].path) ||
+		    !same(disk->chain[i].format, info->chain[i].format) ||
+		    disk->chain[i].size != info->chain[i].size)
+			return true;
+	return false;
+}
+
+/* Takes the chain out of @info. */
+static void take_chain(struct disk *disk, struct qmp_disk_info *info)
+{
+	chain_free(disk->chain, disk->depth);
+	disk->chain = info->chain;
+	disk->depth = info->depth;
+	info->chain = NULL;
+	info->depth = 0;
+}
+
+static void update_disk(struct disk *disk, struct qmp_disk_info *info)
+{
+	bool changed = chain_differs(disk, info);
+
+	take_chain(disk, info); /* node names may differ where paths do not */
+	if (!changed)
+		return;
+	disk->generation++;
+	disk_changed(disk, TOPIC_CHAIN);
+	event_chain_changed(disk);
+}
+
+static void add_disk(struct domain *domain, struct qmp_disk_info *info)
+{
+	struct model *model = domain->model;
+	struct disk *disk = calloc(1, sizeof(*disk));
+	const char *reason = NULL;
+
+	if (!disk)
+		abort();
+	disk->domain = domain;
+	disk->name = free_name(domain, info);
+	disk->identity = info_identity(info);
+	disk->generation = 1;
+	stamps_init(disk->stamps);
+	take_chain(disk, info);
+	if (domain_find_disk(domain, disk->name))
+		reason = "its name is taken";
+	if (reason || !model->watcher->may_add(model->watcher_data, domain, disk, &reason)) {
+		domain_log(domain, "disk %s is not shown: %s", disk->name, reason);
+		disk_free(disk);
+		return;
+	}
+	DL_APPEND(domain->disks, disk);
+	model->watcher->added(model->watcher_data, domain, disk);
+	domain_changed(domain, TOPIC_LISTING);
+	event_plain(domain, disk, "disk-added", NULL);
+}
+
+static bool is_listed(struct disk *disk, const struct qmp_layout *layout)
+{
+	for (size_t i = 0; i < layout->disk_count; i++)
+		if (domain_disk_of_info(disk->domain, &layout->disks[i]) == disk)
+			return true;
+	return false;
+}
+
+void inventory_merge(struct domain *domain, struct qmp_layout *layout)
+{
+	struct disk *disk, *next;
+
+	DL_FOREACH_SAFE (domain->disks, disk, next)
+		if (!is_listed(disk, layout))
+			disk_remove(disk);
+	for (size_t i = 0; i < layout->disk_count; i++) {
+		disk = domain_disk_of_info(domain, &layout->disks[i]);
+		if (disk)
+			update_disk(disk, &layout->disks[i]);
+		else
+			add_disk(domain, &layout->disks[i]);
+	}
+}

@@ -1,0 +1,167 @@
+/*
+ * Fresh figures. query-block-jobs tells all live jobs of a QEMU at once, so one query in flight a domain serves everyone who
+ * asked before it was sent; who asks while it is under way is served by the next.
+ */
+#include <errno.h>
+#include <string.h>
+#include <utlist.h>
+#include "jobs/domain_link.h"
+#include "jobs/events.h"
+
+/* Calls for each op that waits for query number @number or an earlier one. */
+static void serve(struct domain *domain, uint64_t number, const struct qmp_error *error)
+{
+	struct disk *disk;
+	struct op *op, *next;
+
+	DL_FOREACH (domain->disks, disk) {
+		DL_FOREACH_SAFE (disk->ops, op, next) {
+			if (!op->refresh || op->refresh > number)
+				continue;
+			op->refresh = 0;
+			if (error)
+				op_refuse(op, error->code, "%s", error->text);
+			else
+				op_complete(op, 0);
+		}
+	}
+}
+
+/* QEMU does not answer: whoever waits for the end of a job it was told to give up waits in vain. */
+static void give_up_aborts(struct domain *domain, const struct qmp_error *error)
+{
+	struct disk *disk;
+	struct op *op, *next;
+
+	DL_FOREACH (domain->disks, disk)
+		DL_FOREACH_SAFE (disk->ops, op, next)
+			if (op->written && op->job_ended)
+				op_refuse(op, error->code,
+					  "QEMU has taken the command but does not answer now: %s",
+					  error->text);
+}
+
+static void tell_transition(struct disk *disk, enum job_state before)
+{
+	struct job *job = disk->job;
+
+	if (job->state == JOB_PAUSED && before != JOB_PAUSED)
+		event_job(disk, "job-paused");
+	else if (before == JOB_PAUSED && job->state != JOB_ABORTING)
+		event_job(disk, "job-resumed");
+	if (job->state == JOB_READY && !job->was_ready) {
+		job->was_ready = true;
+		event_job(disk, "job-ready");
+	}
+}
+
+void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
+{
+	struct job *job = disk->job;
+	enum job_state before = job->state;
+	int64_t offset = job->offset, length = job->length;
+
+	if (job->phase == JOB_STARTING)
+		disk_job_seen(disk);
+	if (job->phase >= JOB_CONCLUDED)
+		return;
+	if (job_update(job, info, uv_hrtime()))
+		disk_changed(disk, TOPIC_JOB);
+	if (job->state != before)
+		tell_transition(disk, before);
+	if (job->offset != offset || job->length != length)
+		disk_changed(disk, TOPIC_PROGRESS);
+	finish_step(disk);
+}
+
+/* A start command that timed out, and QEMU, which answers in order, now shows no such job: it was not carried out. */
+static void forget_unseen(struct domain *domain, const struct qmp_job_info *jobs, size_t count)
+{
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk) {
+		struct job *job = disk->job;
+		bool shown = false;
+
+		if (!job || job->phase != JOB_STARTING || !job->unanswered)
+			continue;
+		for (size_t i = 0; i < count; i++)
+			shown |= !strcmp(jobs[i].id, job->id);
+		if (!shown)
+			disk_job_forget(disk);
+	}
+}
+
+static void send_query(struct domain *domain);
+
+static void refreshed(void *data, const struct qmp_error *error, const struct qmp_job_info *jobs,
+		      size_t count)
+{
+	struct domain *domain = data;
+	struct domain_link *link = domain->link;
+
+	link->refreshing = false;
+	if (!error) {
+		for (size_t i = 0; i < count; i++) {
+			struct disk *disk = domain_find_job(domain, jobs[i].id);
+
+			if (disk)
+				disk_update_job(disk, &jobs[i]);
+		}
+		forget_unseen(domain, jobs, count);
+	} else if (error->code == -ETIMEDOUT) {
+		give_up_aborts(domain, error);
+	}
+	serve(domain, link->refresh_sent, error);
+	if (link->refresh_wanted > link->refresh_sent && link->ready)
+		send_query(domain);
+}
+
+static void send_query(struct domain *domain)
+{
+	struct domain_link *link = domain->link;
+
+	link->refreshing = true;
+	link->refresh_sent = link->refresh_wanted;
+	qmp_query_block_jobs(link->qmp, refreshed, domain);
+}
+
+/* The number of the next query, which is sent now if none is in flight. */
+static uint64_t want_query(struct domain *domain)
+{
+	struct domain_link *link = domain->link;
+
+	link->refresh_wanted = link->refresh_sent + 1;
+	if (!link->refreshing)
+		send_query(domain);
+	return link->refresh_wanted;
+}
+
+void domain_refresh(struct domain *domain)
+{
+	if (domain->link->ready)
+		want_query(domain);
+}
+
+void refresh_link_lost(struct domain *domain)
+{
+	struct qmp_error error = { -EHOSTDOWN, "", "the connection to QEMU was lost" };
+
+	serve(domain, domain->link->refresh_wanted, &error);
+	give_up_aborts(domain, &error);
+}
+
+void disk_refresh(struct op *op)
+{
+	struct disk *disk = op->target.disk;
+
+	if (!disk_is_busy(disk) || disk->job->phase >= JOB_CONCLUDED) {
+		op_complete(op, 0);
+		return;
+	}
+	if (!disk->domain->link->ready) {
+		op_refuse(op, -EHOSTDOWN, "the domain is not connected");
+		return;
+	}
+	op->refresh = want_query(disk->domain);
+}

@@ -1,0 +1,222 @@
+/*
+ * Steering a live job: `speed`, `pause`, `abort`. Each is checked against the job, sent, and answered when QEMU has. Called by fs/
+ * through the rows of these files.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "jobs/domain_link.h"
+#include "jobs/grammar.h"
+
+struct call *call_new(struct disk *disk, const struct op *op)
+{
+	size_t length = strlen(disk->job->id) + 1;
+	struct call *call = malloc(sizeof(*call) + length);
+
+	if (!call)
+		abort();
+	call->domain = disk->domain;
+	call->op = op ? op->id : 0;
+	memcpy(call->job, disk->job->id, length);
+	return call;
+}
+
+struct disk *call_disk(const struct call *call)
+{
+	return domain_find_job(call->domain, call->job);
+}
+
+struct op *call_op(const struct call *call)
+{
+	return op_find(call->domain->model, call->op);
+}
+
+/* Refuses @op, and returns false, if its disk has no live job that can be told something. */
+static bool may_steer(struct op *op)
+{
+	struct disk *disk = op->target.disk;
+
+	if (!disk_is_busy(disk))
+		op_refuse(op, -ESRCH, "the disk has no live job");
+	else if (!domain_is_connected(disk->domain))
+		op_refuse(op, -EHOSTDOWN, "the domain is not connected: see its `state`");
+	else if (disk->job->phase >= JOB_CONCLUDED)
+		op_refuse(op, -ESRCH, "the job is over: %s", disk->job->id);
+	else
+		return true;
+	return false;
+}
+
+/* QEMU has refused: because the job has ended meanwhile, or for the reason it gives. */
+static void refused(struct op *op, const struct disk *disk, const struct qmp_error *error)
+{
+	if (error->code == -EREMOTEIO && (!disk || disk->job->phase >= JOB_FINALIZING))
+		op_refuse(op, -ESRCH, "the job has ended meanwhile");
+	else
+		op_refuse(op, error->code, "%s", error->text);
+}
+
+/* --- speed --- */
+
+struct speed_call {
+	int64_t speed;
+	struct call *call;
+};
+
+static void speed_set(void *data, const struct qmp_error *error)
+{
+	struct speed_call *speed = data;
+	struct disk *disk = call_disk(speed->call);
+	struct op *op = call_op(speed->call);
+
+	if (!error && disk && disk->job->speed != speed->speed) {
+		disk->job->speed = speed->speed;
+		disk->job->sample_ns = 0; /* the rate is measured anew */
+		disk->job->rate = 0;
+		disk_changed(disk, TOPIC_JOB);
+	}
+	if (op && error)
+		refused(op, disk, error);
+	else if (op)
+		op_complete(op, 0);
+	free(speed->call);
+	free(speed);
+}
+
+void disk_speed(struct op *op, const struct command *command)
+{
+	struct disk *disk = op->target.disk;
+	struct speed_call *speed;
+
+	if (!may_steer(op))
+		return;
+	speed = malloc(sizeof(*speed));
+	if (!speed)
+		abort();
+	speed->speed = command_number(command, "rate", 0);
+	speed->call = call_new(disk, op);
+	qmp_job_set_speed(disk->domain->link->qmp, disk->job->id, speed->speed, speed_set, speed);
+}
+
+/* --- pause --- */
+
+struct pause_call {
+	bool pause;
+	char *reason; /* why QEMU refused; NULL: it has accepted */
+	struct call *call;
+};
+
+static void pause_free(struct pause_call *pause)
+{
+	free(pause->reason);
+	free(pause->call);
+	free(pause);
+}
+
+/* The figures are in. If QEMU refused because the job was so already, all is as was wished. */
+static void pause_checked(struct op *check, int status, void *data)
+{
+	struct pause_call *pause = data;
+	struct disk *disk = call_disk(pause->call);
+	struct op *op = call_op(pause->call);
+
+	if (op && !disk)
+		op_refuse(op, -ESRCH, "the job has ended meanwhile");
+	else if (op && status)
+		op_refuse(op, status, "QEMU does not tell whether the job is paused");
+	else if (op && (!pause->reason || disk->job->paused == pause->pause))
+		op_complete(op, 0);
+	else if (op)
+		op_refuse(op, -EREMOTEIO, "%s", pause->reason);
+	pause_free(pause);
+}
+
+static void pause_set(void *data, const struct qmp_error *error)
+{
+	struct pause_call *pause = data;
+	struct disk *disk = call_disk(pause->call);
+	struct op *op = call_op(pause->call);
+
+	/*
+	 * A second pause or resume is refused by QEMU, but may be repeated here; and when it is accepted, `status` must show the new
+	 * state as soon as the writer goes on. So ask what is true, in both cases.
+	 */
+	if (op && disk && (!error || error->code == -EREMOTEIO)) {
+		pause->reason = error ? strdup(error->text) : NULL;
+		disk_refresh(op_new(&op->target, &op->by, pause_checked, pause));
+		return;
+	}
+	if (op && error)
+		refused(op, disk, error);
+	else if (op)
+		op_complete(op, 0);
+	pause_free(pause);
+}
+
+void disk_pause(struct op *op, const struct command *command)
+{
+	struct disk *disk = op->target.disk;
+	struct pause_call *pause;
+
+	if (!may_steer(op))
+		return;
+	pause = calloc(1, sizeof(*pause));
+	if (!pause)
+		abort();
+	pause->pause = command_number(command, "pause", 1) != 0;
+	pause->call = call_new(disk, op);
+	if (pause->pause)
+		qmp_job_pause(disk->domain->link->qmp, disk->job->id, pause_set, pause);
+	else
+		qmp_job_resume(disk->domain->link->qmp, disk->job->id, pause_set, pause);
+}
+
+/* --- abort --- */
+
+static void abort_over(struct op *op)
+{
+	struct job *job = op->target.disk->job;
+
+	if (job)
+		text_printf(op->answer, "%s %s\n", job_state_words[job->state], job->id);
+	op_complete(op, 0);
+}
+
+static void abort_sent(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+	struct op *op = call_op(call);
+	/* Too late to cancel is no failure: the job's end is on its way. */
+	bool refused_early = error && disk && disk->job->phase < JOB_FINALIZING;
+
+	if (refused_early && error->code == -EREMOTEIO) {
+		disk->job->abort_asked = false;
+		domain_refresh(disk->domain);
+	}
+	if (op && error && (refused_early || error->code != -EREMOTEIO))
+		op_refuse(op, error->code, "%s", error->text);
+	else if (op && !op->job_ended)
+		op_complete(op, 0);
+	else if (op && !disk)
+		op->job_ended(op);
+	else if (op)
+		domain_be_patient(call->domain);
+	free(call);
+}
+
+void disk_abort(struct op *op, const struct command *command)
+{
+	struct disk *disk = op->target.disk;
+
+	if (!may_steer(op))
+		return;
+	if (!command_flag(command, "async"))
+		op->job_ended = abort_over;
+	disk->job->abort_asked = true;
+	if (disk->job->state != JOB_ABORTING) {
+		disk->job->state = JOB_ABORTING;
+		disk_changed(disk, TOPIC_JOB);
+	}
+	qmp_job_cancel(disk->domain->link->qmp, disk->job->id, abort_sent, call_new(disk, op));
+}

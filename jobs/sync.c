@@ -1,0 +1,348 @@
+/*
+ * Rebuilding the model from QEMU: first its jobs, then its disks and chains, one sync at a time. It runs after every connect, after
+ * the end of a job, when a job appears that we have not started, and when somebody looks.
+ *
+ * While a stream job is concluded and not dismissed, QEMU must not be asked for its nodes (docs/architecture.md). So a sync waits for
+ * the jobs that are being finalized, they wait for a sync under way, and domain_pump() goes on with whichever has waited.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+#include "jobs/domain_link.h"
+#include "jobs/events.h"
+
+/* A job of query-block-jobs, kept until the disks are known too. */
+struct found_job {
+	struct qmp_job_info info; /* its strings are ours */
+	bool dismissed; /* ours, concluded in an earlier life: its end is told when its disk is known */
+};
+
+struct found_jobs {
+	struct found_job *jobs;
+	size_t count;
+};
+
+static char *copy(const char *text)
+{
+	return text ? strdup(text) : NULL;
+}
+
+static void found_clear(struct found_job *job)
+{
+	free((char *)job->info.id);
+	free((char *)job->info.type);
+	free((char *)job->info.status);
+	free((char *)job->info.io_status);
+	free((char *)job->info.error);
+}
+
+static void found_add(struct found_jobs *found, const struct qmp_job_info *info)
+{
+	struct found_job *jobs = realloc(found->jobs, (found->count + 1) * sizeof(*jobs));
+
+	if (!jobs)
+		abort();
+	found->jobs = jobs;
+	jobs[found->count] = (struct found_job){ .info = *info };
+	jobs[found->count].info.id = copy(info->id);
+	jobs[found->count].info.type = copy(info->type);
+	jobs[found->count].info.status = copy(info->status);
+	jobs[found->count].info.io_status = copy(info->io_status);
+	jobs[found->count].info.error = copy(info->error);
+	found->count++;
+}
+
+static struct found_job *found_find(struct found_jobs *found, const char *id)
+{
+	for (size_t i = 0; i < found->count; i++)
+		if (!strcmp(found->jobs[i].info.id, id))
+			return &found->jobs[i];
+	return NULL;
+}
+
+/* Drops what the last sync has learned, but for jobs whose end is still to be told. */
+static void found_forget(struct found_jobs *found)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < found->count; i++) {
+		if (found->jobs[i].dismissed)
+			found->jobs[kept++] = found->jobs[i];
+		else
+			found_clear(&found->jobs[i]);
+	}
+	found->count = kept;
+}
+
+void sync_free(struct domain_link *link)
+{
+	if (!link->found)
+		return;
+	for (size_t i = 0; i < link->found->count; i++)
+		found_clear(&link->found->jobs[i]);
+	free(link->found->jobs);
+	free(link->found);
+	link->found = NULL;
+}
+
+/* --- the end of a sync --- */
+
+static void sync_over(struct domain *domain)
+{
+	domain->link->syncing = false;
+	domain_pump(domain);
+}
+
+static void sync_failed(struct domain *domain, const struct qmp_error *error)
+{
+	if (error->code == -EHOSTDOWN) {
+		domain->link->syncing = false; /* `closed` follows */
+		return;
+	}
+	domain_set_link_error(domain, error->text);
+	domain->link->sync_again = false;
+	domain->link->syncing = false;
+	domain_retry_sync(domain);
+	domain_settle(domain);
+	domain_pump(domain);
+}
+
+/* --- jobs that the model does not have --- */
+
+/* A job of ours that ended in an earlier life, on a disk that is known now. */
+static void adopt_ended(struct disk *disk, struct found_job *found)
+{
+	if (disk_is_busy(disk))
+		return;
+	disk_adopt_job(disk, &found->info);
+	disk->job->outcome_known = true;
+	disk->job->cancelled = found->info.error && !strcmp(found->info.error, strerror(ECANCELED));
+	if (disk->job->cancelled) {
+		free(disk->job->error);
+		disk->job->error = NULL;
+	}
+	finish_publish(disk);
+}
+
+static struct disk *disk_of_place(struct domain *domain, const struct qmp_layout *layout,
+				  const char *job)
+{
+	for (size_t i = 0; i < layout->job_count; i++)
+		if (!strcmp(layout->jobs[i].job, job))
+			return domain_disk_of_info(domain, &layout->disks[layout->jobs[i].disk]);
+	return domain_disk_of_job_id(domain, job);
+}
+
+static void adopt_jobs(struct domain *domain, const struct qmp_layout *layout)
+{
+	struct found_jobs *found = domain->link->found;
+
+	for (size_t i = 0; i < found->count; i++) {
+		struct found_job *job = &found->jobs[i];
+		struct disk *disk;
+
+		if (domain_find_job(domain, job->info.id))
+			continue;
+		disk = disk_of_place(domain, layout, job->info.id);
+		if (disk && job->dismissed)
+			adopt_ended(disk, job);
+		else if (disk && !disk_is_busy(disk) && strcmp(job->info.status, "concluded") &&
+			 strcmp(job->info.status, "null"))
+			disk_adopt_job(disk, &job->info);
+		job->dismissed = false;
+	}
+}
+
+/* Jobs that the model has: those that QEMU does not know any more, and those whose end can be shown now. */
+static void settle_known(struct domain *domain)
+{
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk) {
+		struct job *job = disk->job;
+
+		if (!job_is_live(job))
+			continue;
+		if (job->sync_phase == JOB_CONCLUDED)
+			finish_publish(disk);
+		else if (job->sync_phase == JOB_LIVE && job->phase == JOB_LIVE &&
+			 !found_find(domain->link->found, job->id))
+			finish_job_gone(disk);
+	}
+}
+
+/* --- step two: disks and chains --- */
+
+static void laid_out(void *data, const struct qmp_error *error, struct qmp_layout *layout)
+{
+	struct domain *domain = data;
+	struct domain_link *link = domain->link;
+
+	if (error) {
+		sync_failed(domain, error);
+		return;
+	}
+	if (finish_drop_nodes(domain, layout)) {
+		link->syncing = false; /* when they are gone, dropped() wants the next one */
+		qmp_layout_free(layout);
+		return;
+	}
+	inventory_merge(domain, layout);
+	settle_known(domain);
+	adopt_jobs(domain, layout);
+	qmp_layout_free(layout);
+	domain_synced(domain);
+	sync_over(domain);
+}
+
+/* --- step one: jobs --- */
+
+static void orphan_dismissed(void *data, const struct qmp_error *error)
+{
+	struct domain *domain = data;
+	struct domain_link *link = domain->link;
+
+	if (error && error->code == -EHOSTDOWN)
+		return; /* domain.c has set the count back */
+	link->finalizing--;
+	link->sync_again = true;
+	domain_pump(domain);
+}
+
+/* Dismisses jobs of ours that were concluded and not dismissed by an earlier life. */
+static void dismiss_orphans(struct domain *domain)
+{
+	struct domain_link *link = domain->link;
+
+	for (size_t i = 0; i < link->found->count; i++) {
+		struct found_job *job = &link->found->jobs[i];
+
+		if (job->dismissed || strcmp(job->info.status, "concluded") ||
+		    domain_find_job(domain, job->info.id) ||
+		    strncmp(job->info.id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)))
+			continue;
+		job->dismissed = true;
+		link->finalizing++;
+		qmp_job_dismiss(link->qmp, job->info.id, orphan_dismissed, domain);
+	}
+}
+
+/* Somebody else's stream that may be concluded and not dismissed at any moment: a storage daemon must not be asked for its nodes. */
+static const char *unsafe_stream(const struct domain *domain)
+{
+	const struct found_jobs *found = domain->link->found;
+
+	if (qmp_has(domain->link->features, QMP_HAS_QUERY_STATUS))
+		return NULL;
+	for (size_t i = 0; i < found->count; i++) {
+		const struct qmp_job_info *info = &found->jobs[i].info;
+		bool ours = !strncmp(info->id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX));
+
+		if (!found->jobs[i].dismissed && !ours && !strcmp(info->type, "stream") &&
+		    !info->auto_dismiss)
+			return info->id;
+	}
+	return NULL;
+}
+
+static void refuse_listing(struct domain *domain, const char *job)
+{
+	char *reason;
+
+	if (asprintf(&reason,
+		     "the stream job %s of another client does not dismiss itself; until it is "
+		     "gone, listing the disks could crash this QEMU",
+		     job) < 0)
+		abort();
+	domain_synced(domain);
+	domain_set_link_error(domain, reason);
+	free(reason);
+	settle_known(domain);
+	domain_retry_sync(domain);
+	sync_over(domain);
+}
+
+static void jobs_known(void *data, const struct qmp_error *error, const struct qmp_job_info *jobs,
+		       size_t count)
+{
+	struct domain *domain = data;
+	struct domain_link *link = domain->link;
+	const char *unsafe;
+
+	if (error) {
+		sync_failed(domain, error);
+		return;
+	}
+	found_forget(link->found);
+	for (size_t i = 0; i < count; i++) {
+		struct disk *disk = domain_find_job(domain, jobs[i].id);
+
+		found_add(link->found, &jobs[i]);
+		if (disk)
+			disk_update_job(disk, &jobs[i]);
+	}
+	dismiss_orphans(domain);
+	unsafe = unsafe_stream(domain);
+	if (link->finalizing) {
+		link->sync_again = true;
+		sync_over(domain);
+	} else if (unsafe) {
+		refuse_listing(domain, unsafe);
+	} else {
+		qmp_query_layout(link->qmp, link->features, laid_out, domain);
+	}
+}
+
+/* --- starting --- */
+
+static void mark_jobs(struct domain *domain)
+{
+	struct disk *disk;
+
+	DL_FOREACH (domain->disks, disk)
+		if (job_is_live(disk->job))
+			disk->job->sync_phase = disk->job->phase;
+}
+
+void domain_sync(struct domain *domain)
+{
+	struct domain_link *link = domain->link;
+
+	if (!link->ready)
+		return;
+	if (link->syncing || link->finalizing || link->dropping) {
+		link->sync_again = true;
+		return;
+	}
+	if (!link->found && !(link->found = calloc(1, sizeof(*link->found))))
+		abort();
+	link->syncing = true;
+	link->sync_again = false;
+	link->synced_ns = uv_hrtime();
+	mark_jobs(domain);
+	qmp_query_block_jobs(link->qmp, jobs_known, domain);
+}
+
+void domain_pump(struct domain *domain)
+{
+	struct domain_link *link = domain->link;
+	struct disk *disk;
+
+	if (link->syncing || !link->ready)
+		return;
+	/* Jobs that wait to be finalized go first: many looks must not keep a job from its end. */
+	DL_FOREACH (domain->disks, disk)
+		if (job_is_live(disk->job))
+			finish_step(disk);
+	if (link->sync_again)
+		domain_sync(domain);
+}
+
+void domain_looked_at(struct domain *domain)
+{
+	struct domain_link *link = domain->link;
+
+	if (link->synced && !link->syncing && uv_hrtime() - link->synced_ns >= LOOK_NS_MIN)
+		domain_sync(domain);
+}
