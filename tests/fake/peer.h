@@ -5,7 +5,8 @@
  *
  * Like QEMU it serves one client at a time: the next one is connected but not greeted until the first has gone.
  * Nothing happens inside these functions but the queueing of output: all is done by the loop, and the test runs the loop.
- * The strings given are copied. JSON given may use single quotes instead of double ones, to be readable in C.
+ * The strings given are copied. JSON given may use single quotes instead of double ones, to be readable in C (if there is no
+ * double quote in it).
  */
 #ifndef TESTS_FAKE_PEER_H
 #define TESTS_FAKE_PEER_H
@@ -20,11 +21,14 @@ struct peer;
 struct peer *peer_new(uv_loop_t *loop);
 /* Hangs up and stops listening; the folder is gone at once, handles and memory after the next runs of the loop. */
 void peer_free(struct peer *peer);
+uv_loop_t *peer_loop(const struct peer *peer);
 /* The socket's path. */
 const char *peer_path(const struct peer *peer);
 
 /* --- what it says by itself --- */
 
+/* All answers as they were at first. */
+void peer_set_defaults(struct peer *peer);
 /* Sent to each client that is served; NULL: nothing. As is, so with its own line end. */
 void peer_set_greeting(struct peer *peer, const char *text);
 /* From now on, answers @command with {"return": @json, "id": ...}. @json NULL: gives no answer at all. */
@@ -75,7 +79,8 @@ size_t peer_clients(const struct peer *peer);
 /* Runs the loop until @done(@data) says true; false: it did not within @timeout_ms. */
 bool peer_run_until(uv_loop_t *loop, bool (*done)(void *data), void *data, unsigned timeout_ms);
 /* Runs the loop until there are @count of @command in the record. */
-bool peer_run_until_command(struct peer *peer, const char *command, size_t count, unsigned timeout_ms);
+bool peer_run_until_command(struct peer *peer, const char *command, size_t count,
+			    unsigned timeout_ms);
 /* Runs the loop for @ms. */
 void peer_run_for(uv_loop_t *loop, unsigned ms);
 /* Runs the loop until nothing is left in it; false: something still was after @timeout_ms. */
