@@ -44,25 +44,31 @@ void domain_log(struct domain *domain, const char *format, ...)
 	text_free(line);
 }
 
-void domain_set_link_error(struct domain *domain, const char *reason)
+/* Sets `error`. True if it was another one. */
+static bool keep_link_error(struct domain *domain, const char *reason)
 {
 	struct domain_link *link = domain->link;
-	char *error;
+	char *error = NULL;
 
 	if (!reason && !link->link_error)
-		return; /* what is there is the refusal of a command */
+		return false; /* what is there is the refusal of a command */
 	if (reason && asprintf(&error, "%s\n", reason) < 0)
 		abort();
 	link->link_error = reason != NULL;
-	if (reason && domain->error && !strcmp(error, domain->error)) {
+	if (error && domain->error && !strcmp(error, domain->error)) {
 		free(error);
-		return;
+		return false;
 	}
 	free(domain->error);
-	domain->error = reason ? error : NULL;
-	if (reason)
-		domain_log(domain, "%s", reason);
+	domain->error = error;
 	domain_changed(domain, TOPIC_ERROR);
+	return true;
+}
+
+void domain_set_link_error(struct domain *domain, const char *reason)
+{
+	if (keep_link_error(domain, reason) && reason && !domain->model->stopping)
+		domain_log(domain, "%s", reason);
 }
 
 void domain_set_state(struct domain *domain, enum domain_state state, const char *reason)
@@ -101,10 +107,13 @@ void domain_engine_failed(struct domain *domain, const char *reason)
 	bool first = !domain->link->settled;
 
 	domain->link->settled = true;
-	domain_set_link_error(domain, reason);
 	domain_set_state(domain, DOMAIN_DISCONNECTED, reason);
-	if (first)
-		model_domain_settled(domain->model, reason);
+	if (!first) {
+		domain_set_link_error(domain, reason);
+		return;
+	}
+	keep_link_error(domain, reason); /* main() says it, and ends */
+	model_domain_settled(domain->model, reason);
 }
 
 /* --- the run state --- */
@@ -211,7 +220,7 @@ static void jobs_after_loss(struct domain *domain, int code)
 {
 	struct disk *disk;
 
-	DL_FOREACH (domain->disks, disk) {
+	DL_FOREACH(domain->disks, disk) {
 		if (!disk_is_busy(disk))
 			continue;
 		finish_link_lost(disk);
@@ -296,7 +305,7 @@ void domain_burst_over(uv_timer_t *timer)
 	struct domain *domain = timer->data;
 	struct disk *disk;
 
-	DL_FOREACH (domain->disks, disk)
+	DL_FOREACH(domain->disks, disk)
 		if (job_is_live(disk->job))
 			finish_tell_errors(disk);
 }
@@ -307,11 +316,11 @@ static bool somebody_waits(const struct domain *domain)
 	const struct disk *disk;
 	const struct op *op;
 
-	DL_FOREACH (domain->disks, disk) {
+	DL_FOREACH(domain->disks, disk) {
 		if (job_is_live(disk->job) &&
 		    (disk->job->unanswered || disk->job->phase == JOB_FINALIZING))
 			return true;
-		DL_FOREACH (disk->ops, op)
+		DL_FOREACH(disk->ops, op)
 			if (op->written && op->job_ended)
 				return true;
 	}
@@ -411,7 +420,7 @@ void domain_free(struct domain *domain)
 {
 	struct disk *disk, *next;
 
-	DL_FOREACH_SAFE (domain->disks, disk, next)
+	DL_FOREACH_SAFE(domain->disks, disk, next)
 		disk_free(disk);
 	if (domain->engine)
 		engine_free(domain->engine);

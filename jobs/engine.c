@@ -311,7 +311,7 @@ static bool give_up_job(struct engine *engine)
 
 	if (!domain->link->ready)
 		return false;
-	DL_FOREACH (domain->disks, disk) {
+	DL_FOREACH(domain->disks, disk) {
 		if (!disk_is_busy(disk))
 			continue;
 		target.domain = NULL;

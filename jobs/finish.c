@@ -28,8 +28,8 @@ static bool path_in_use(const struct model *model, const char *path)
 	struct domain *domain;
 	struct disk *disk;
 
-	DL_FOREACH (model->domains, domain)
-		DL_FOREACH (domain->disks, disk)
+	DL_FOREACH(model->domains, domain)
+		DL_FOREACH(domain->disks, disk)
 			for (size_t i = 0; i < disk->depth; i++)
 				if (!strcmp(disk->chain[i].path, path))
 					return true;
@@ -67,7 +67,7 @@ static void wake_waiters(struct disk *disk)
 {
 	struct op *op, *next;
 
-	DL_FOREACH_SAFE (disk->ops, op, next)
+	DL_FOREACH_SAFE(disk->ops, op, next)
 		if (op->job_ended)
 			op->job_ended(op);
 }
@@ -333,7 +333,7 @@ bool finish_drop_nodes(struct domain *domain, const struct qmp_layout *layout)
 
 	if (!qmp_has(link->features, QMP_HAS_BLOCKDEV_DEL))
 		return false;
-	DL_FOREACH (domain->disks, disk) {
+	DL_FOREACH(domain->disks, disk) {
 		struct job *job = disk->job;
 
 		if (job && job->sync_phase == JOB_CONCLUDED && job->phase == JOB_CONCLUDED &&

@@ -77,7 +77,7 @@ struct disk *domain_disk_of_info(struct domain *domain, const struct qmp_disk_in
 	char *identity = info_identity(info);
 	struct disk *disk;
 
-	DL_FOREACH (domain->disks, disk)
+	DL_FOREACH(domain->disks, disk)
 		if (!strcmp(disk->identity, identity))
 			break;
 	free(identity);
@@ -88,7 +88,7 @@ struct disk *domain_find_disk(struct domain *domain, const char *name)
 {
 	struct disk *disk;
 
-	DL_FOREACH (domain->disks, disk)
+	DL_FOREACH(domain->disks, disk)
 		if (!strcmp(disk->name, name))
 			return disk;
 	return NULL;
@@ -98,7 +98,7 @@ struct disk *domain_find_job(struct domain *domain, const char *job_id)
 {
 	struct disk *disk;
 
-	DL_FOREACH (domain->disks, disk)
+	DL_FOREACH(domain->disks, disk)
 		if (job_is_live(disk->job) && !strcmp(disk->job->id, job_id))
 			return disk;
 	return NULL;
@@ -107,9 +107,10 @@ struct disk *domain_find_job(struct domain *domain, const char *job_id)
 struct disk *domain_disk_of_job_id(struct domain *domain, const char *job_id)
 {
 	struct disk *disk;
+	struct who by;
 
-	DL_FOREACH (domain->disks, disk)
-		if (job_id_is_for(job_id, disk->name))
+	DL_FOREACH(domain->disks, disk)
+		if (job_id_read(job_id, disk->name, &by))
 			return disk;
 	return NULL;
 }
@@ -211,7 +212,7 @@ void inventory_merge(struct domain *domain, struct qmp_layout *layout)
 {
 	struct disk *disk, *next;
 
-	DL_FOREACH_SAFE (domain->disks, disk, next)
+	DL_FOREACH_SAFE(domain->disks, disk, next)
 		if (!is_listed(disk, layout))
 			disk_remove(disk);
 	for (size_t i = 0; i < layout->disk_count; i++) {

@@ -46,26 +46,26 @@ static char id_character(char byte)
 	return isalnum((unsigned char)byte) || (byte && strchr("-._", byte)) ? byte : '_';
 }
 
-char *job_id_new(const char *type, const char *disk)
+char *job_id_new(const char *type, const char *disk, const struct who *by)
 {
 	uint64_t number = 0;
 	char *id;
 
-	/* Never the id of a job of an earlier life that QEMU may still have: the random part makes that so. */
 	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
 		number = (uint64_t)time(NULL);
-	if (asprintf(&id, JOB_ID_PREFIX "%s-%.*s-%012llx", type, ID_DISK_MAX, disk,
-		     (unsigned long long)(number & 0xffffffffffff)) < 0)
+	if (asprintf(&id, JOB_ID_PREFIX "%s-%.*s-%u.%d-%012llx", type, ID_DISK_MAX, disk, by->uid,
+		     by->pid, (unsigned long long)(number & 0xffffffffffff)) < 0)
 		abort();
 	for (char *at = id; *at; at++)
 		*at = id_character(*at);
 	return id;
 }
 
-bool job_id_is_for(const char *id, const char *disk)
+bool job_id_read(const char *id, const char *disk, struct who *by)
 {
 	size_t length = strnlen(disk, ID_DISK_MAX);
 	const char *at = id + strlen(JOB_ID_PREFIX);
+	int uid_pid = 0, whole = 0;
 
 	if (strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)) || !(at = strchr(at, '-')))
 		return false;
@@ -73,7 +73,10 @@ bool job_id_is_for(const char *id, const char *disk)
 	for (size_t i = 0; i < length; i++)
 		if (at[i] != id_character(disk[i]))
 			return false;
-	return at[length] == '-' && strlen(at + length + 1) == ID_NUMBER_DIGITS;
+	at += length;
+	*by = (struct who){ 0 };
+	return sscanf(at, "-%u.%d-%n%*12[0-9a-f]%n", &by->uid, &by->pid, &uid_pid, &whole) == 2 &&
+	       whole - uid_pid == ID_NUMBER_DIGITS && !at[whole];
 }
 
 struct job *job_new(const char *id, const char *type)

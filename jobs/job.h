@@ -79,11 +79,14 @@ struct job {
 extern const char *const job_state_words[JOB_STATE_COUNT];
 #define JOB_ID_PREFIX "blockjobfs-"
 
-/* An id that no job has had: the prefix, the type, the disk's name as far as QEMU allows, and a number that differs in every life. */
-char *job_id_new(const char *type, const char *disk);
+/*
+ * An id that no job has had: the prefix, the type, the disk's name as far as QEMU allows, who asked (uid.pid), and a random number. So
+ * the daemon's next life knows from QEMU alone whose job it is and what it is for.
+ */
+char *job_id_new(const char *type, const char *disk, const struct who *by);
 
-/* True if @id is one that job_id_new() has made for the disk of this name. */
-bool job_id_is_for(const char *id, const char *disk);
+/* True if @id is one that job_id_new() has made for the disk of this name; *@by is who asked then. */
+bool job_id_read(const char *id, const char *disk, struct who *by);
 
 struct job *job_new(const char *id, const char *type);
 void job_free(struct job *job);

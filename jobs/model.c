@@ -38,7 +38,7 @@ struct domain *model_find_domain(struct model *model, const char *name)
 {
 	struct domain *domain;
 
-	DL_FOREACH (model->domains, domain)
+	DL_FOREACH(model->domains, domain)
 		if (!strcmp(domain->name, name))
 			return domain;
 	return NULL;
@@ -84,7 +84,7 @@ static bool all_settled(const struct model *model)
 {
 	const struct domain *domain;
 
-	DL_FOREACH (model->domains, domain)
+	DL_FOREACH(model->domains, domain)
 		if (!domain->link->settled)
 			return false;
 	return true;
@@ -97,6 +97,8 @@ static void settle_timeout(uv_timer_t *timer)
 
 void model_domain_settled(struct model *model, const char *error)
 {
+	if (error && !model->engine_error)
+		model->engine_error = strdup(error);
 	if (model->settled && (error || all_settled(model)))
 		settled(model, error);
 }
@@ -105,7 +107,7 @@ static bool has_engines(const struct model *model)
 {
 	const struct domain *domain;
 
-	DL_FOREACH (model->domains, domain)
+	DL_FOREACH(model->domains, domain)
 		if (domain->engine && !domain->link->settled)
 			return true;
 	return false;
@@ -122,29 +124,18 @@ static void settle_patience(uv_timer_t *timer)
 		settled(model, NULL);
 }
 
-static const char *failed_engine(const struct model *model)
-{
-	const struct domain *domain;
-
-	DL_FOREACH (model->domains, domain)
-		if (domain->engine && domain->link->settled && domain->state != DOMAIN_CONNECTED &&
-		    domain->error)
-			return domain->error;
-	return NULL;
-}
-
 static void settle_now(uv_timer_t *timer)
 {
 	struct model *model = timer->data;
 
-	settled(model, failed_engine(model));
+	settled(model, model->engine_error);
 }
 
 void model_settle(struct model *model, void (*callback)(void *data, const char *error), void *data)
 {
 	model->settled = callback;
 	model->settled_data = data;
-	if (all_settled(model))
+	if (model->engine_error || all_settled(model))
 		uv_timer_start(&model->settle_timer, settle_now, 0, 0);
 	else
 		uv_timer_start(&model->settle_timer, settle_patience, SETTLE_MS, 0);
@@ -159,9 +150,9 @@ static void end_operations(struct model *model)
 	struct disk *disk;
 
 	op_list_end(&model->ops, -ESHUTDOWN, reason);
-	DL_FOREACH (model->domains, domain) {
+	DL_FOREACH(model->domains, domain) {
 		op_list_end(&domain->ops, -ESHUTDOWN, reason);
-		DL_FOREACH (domain->disks, disk)
+		DL_FOREACH(domain->disks, disk)
 			op_list_end(&disk->ops, -ESHUTDOWN, reason);
 	}
 }
@@ -170,7 +161,7 @@ static bool is_dismissing(const struct model *model)
 {
 	const struct domain *domain;
 
-	DL_FOREACH (model->domains, domain)
+	DL_FOREACH(model->domains, domain)
 		if (!domain->engine && domain->link->ready && domain->link->finalizing)
 			return true;
 	return false;
@@ -192,7 +183,7 @@ void model_stop_step(struct model *model)
 	if (!model->stopping ||
 	    (is_dismissing(model) && uv_is_active((uv_handle_t *)&model->settle_timer)))
 		return;
-	DL_FOREACH (model->domains, domain) {
+	DL_FOREACH(model->domains, domain) {
 		if (domain->engine)
 			engine_stop(domain->engine);
 		if (!domain->engine || engine_is_stopped(domain->engine))
@@ -200,7 +191,7 @@ void model_stop_step(struct model *model)
 		else
 			over = false;
 	}
-	DL_FOREACH (model->domains, domain)
+	DL_FOREACH(model->domains, domain)
 		over &= domain_is_stopped(domain);
 	if (over && !uv_is_closing((uv_handle_t *)&model->settle_timer))
 		uv_close((uv_handle_t *)&model->settle_timer, timer_closed);
@@ -226,8 +217,9 @@ void model_free(struct model *model)
 {
 	struct domain *domain, *next;
 
-	DL_FOREACH_SAFE (model->domains, domain, next)
+	DL_FOREACH_SAFE(model->domains, domain, next)
 		domain_free(domain);
 	event_log_clear(&model->log);
+	free(model->engine_error);
 	free(model);
 }

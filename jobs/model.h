@@ -48,6 +48,7 @@ struct model {
 	/* model_settle() and model_stop() */
 	void (*settled)(void *data, const char *error);
 	void *settled_data;
+	char *engine_error; /* why an engine could not be started at the beginning */
 	void (*stopped)(void *data);
 	void *stopped_data;
 	uv_timer_t settle_timer;

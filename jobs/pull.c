@@ -65,6 +65,8 @@ void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info)
 
 	job_free(disk->job);
 	disk->job = job;
+	if (!job_id_read(info->id, disk->name, &job->by))
+		job->by.uid = (uid_t)-1;
 	disk_remember_chain(disk, job);
 	job->phase = JOB_LIVE;
 	disk_job_seen(disk);
@@ -119,7 +121,7 @@ static void started(void *data, const struct qmp_error *error)
 static void start(struct op *op, struct pull *pull)
 {
 	struct disk *disk = op->target.disk;
-	char *id = job_id_new("pull", disk->name);
+	char *id = job_id_new("pull", disk->name, &op->by);
 	struct job *job = job_new(id, "pull");
 
 	free(id);

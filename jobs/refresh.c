@@ -14,8 +14,8 @@ static void serve(struct domain *domain, uint64_t number, const struct qmp_error
 	struct disk *disk;
 	struct op *op, *next;
 
-	DL_FOREACH (domain->disks, disk) {
-		DL_FOREACH_SAFE (disk->ops, op, next) {
+	DL_FOREACH(domain->disks, disk) {
+		DL_FOREACH_SAFE(disk->ops, op, next) {
 			if (!op->refresh || op->refresh > number)
 				continue;
 			op->refresh = 0;
@@ -33,8 +33,8 @@ static void give_up_aborts(struct domain *domain, const struct qmp_error *error)
 	struct disk *disk;
 	struct op *op, *next;
 
-	DL_FOREACH (domain->disks, disk)
-		DL_FOREACH_SAFE (disk->ops, op, next)
+	DL_FOREACH(domain->disks, disk)
+		DL_FOREACH_SAFE(disk->ops, op, next)
 			if (op->written && op->job_ended)
 				op_refuse(op, error->code,
 					  "QEMU has taken the command but does not answer now: %s",
@@ -79,7 +79,7 @@ static void forget_unseen(struct domain *domain, const struct qmp_job_info *jobs
 {
 	struct disk *disk;
 
-	DL_FOREACH (domain->disks, disk) {
+	DL_FOREACH(domain->disks, disk) {
 		struct job *job = disk->job;
 		bool shown = false;
 

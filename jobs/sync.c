@@ -159,7 +159,7 @@ static void settle_known(struct domain *domain)
 {
 	struct disk *disk;
 
-	DL_FOREACH (domain->disks, disk) {
+	DL_FOREACH(domain->disks, disk) {
 		struct job *job = disk->job;
 
 		if (!job_is_live(job))
@@ -300,7 +300,7 @@ static void mark_jobs(struct domain *domain)
 {
 	struct disk *disk;
 
-	DL_FOREACH (domain->disks, disk)
+	DL_FOREACH(domain->disks, disk)
 		if (job_is_live(disk->job))
 			disk->job->sync_phase = disk->job->phase;
 }
@@ -332,7 +332,7 @@ void domain_pump(struct domain *domain)
 	if (link->syncing || !link->ready)
 		return;
 	/* Jobs that wait to be finalized go first: many looks must not keep a job from its end. */
-	DL_FOREACH (domain->disks, disk)
+	DL_FOREACH(domain->disks, disk)
 		if (job_is_live(disk->job))
 			finish_step(disk);
 	if (link->sync_again)
