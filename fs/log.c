@@ -20,24 +20,29 @@ static void log_words(const char *words)
 		fprintf(stderr, "blockjobfs: %s\n", words);
 }
 
-/* libfuse ends its messages with a newline and begins most with its name. */
+/* libfuse gives a line in pieces, ends it with a newline, and begins most with its name. */
 static void from_fuse(enum fuse_log_level level, const char *format, va_list arguments)
 {
-	char words[256];
-	char *start = words;
+	static char line[sizeof(held)];
+	size_t length = strlen(line);
+	const char *start = line;
 
 	if (level == FUSE_LOG_DEBUG) {
 		vfprintf(stderr, format, arguments);
 		return;
 	}
-	vsnprintf(words, sizeof(words), format, arguments);
-	words[strcspn(words, "\n")] = 0;
+	vsnprintf(line + length, sizeof(line) - length, format, arguments);
+	length = strcspn(line, "\n");
+	if (!line[length] && length < sizeof(line) - 1)
+		return;
+	line[length] = 0;
 	if (!strncmp(start, "fuse: ", 6))
 		start += 6;
 	if (!holding)
 		log_line("fuse: %s", start);
 	else if (!*held)
 		snprintf(held, sizeof(held), "%s", start);
+	*line = 0;
 }
 
 void log_open(void)
