@@ -11,6 +11,7 @@
 #include <utlist.h>
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
+#include "jobs/qemu_files.h"
 
 /* A job of query-block-jobs, kept until the disks are known too. */
 struct found_job {
@@ -188,6 +189,7 @@ static void laid_out(void *data, const struct qmp_error *error, struct qmp_layou
 		qmp_layout_free(layout);
 		return;
 	}
+	qemu_files_make_absolute(layout, qmp_link_peer(link->qmp));
 	inventory_merge(domain, layout);
 	settle_known(domain);
 	adopt_jobs(domain, layout);
