@@ -1,0 +1,377 @@
+"""The daemon under test and the tree it mounts."""
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import stat
+import subprocess
+import threading
+
+from qemu import die_with_parent
+from system import BLOCKJOBFS, SLOW, children_of, descriptors, detach, mount_lines, wait_for
+
+LIVE = {"running", "paused", "ready", "aborting"}
+FINAL = {"completed", "failed", "cancelled", "lost"}
+SUSPICIOUS = ("Sanitizer", "runtime error", "Assertion", "assertion", "BUG")
+
+
+class Refused(Exception):
+    """A command that was refused: its errno, the answer on the same open file, and the object's `error` afterwards."""
+
+    def __init__(self, number, answer, error):
+        super().__init__(f"{errno.errorcode[number]}: {error!r}")
+        self.errno, self.answer, self.error = number, answer, error
+
+
+class Folder:
+    def __init__(self, path):
+        self.path = path
+
+    def __truediv__(self, name):
+        return os.path.join(self.path, name)
+
+    def read(self, name):
+        """The whole of a file, read as plainly as can be."""
+        fd = os.open(self / name, os.O_RDONLY)
+        try:
+            parts = []
+            while True:
+                part = os.read(fd, 1 << 17)
+                if not part:
+                    return b"".join(parts).decode()
+                parts.append(part)
+        finally:
+            os.close(fd)
+
+    def line(self, name):
+        """A file that is one line, without its newline."""
+        text = self.read(name)
+        assert text.endswith("\n") and text.count("\n") == 1, f"{name} is not one line: {text!r}"
+        return text[:-1]
+
+    def write(self, name, text):
+        """One write(2). Raises OSError."""
+        data = text if isinstance(text, bytes) else text.encode()
+        fd = os.open(self / name, os.O_WRONLY)
+        try:
+            assert os.write(fd, data) == len(data)
+        finally:
+            os.close(fd)
+
+    def ask(self, name, text):
+        """Writes a command and reads the answer on the same open file. Raises Refused."""
+        data = text if isinstance(text, bytes) else text.encode()
+        fd = os.open(self / name, os.O_RDWR)
+        try:
+            try:
+                assert os.write(fd, data) == len(data)
+            except OSError as refusal:
+                raise Refused(refusal.errno, os.pread(fd, 1 << 16, 0).decode(), self.read("error")) from None
+            return os.pread(fd, 1 << 16, 0).decode()
+        finally:
+            os.close(fd)
+
+    def events(self, name=None):
+        """The events told so far, as a list of dicts; those called @name only."""
+        text = self.read("events")
+        assert text == "" or text.endswith("\n"), "the last line of events is torn"
+        events = [json.loads(line) for line in text.splitlines()]
+        return [event for event in events if name is None or event["event"] == name]
+
+    def list(self, name=""):
+        return sorted(os.listdir(self / name if name else self.path))
+
+
+class Disk(Folder):
+    def __init__(self, path):
+        super().__init__(path)
+        self.name = os.path.basename(path)
+
+    @property
+    def status(self):
+        return self.line("status")
+
+    @property
+    def live(self):
+        return self.status in LIVE
+
+    @property
+    def progress(self):
+        cur, end = self.line("progress").split(" ")
+        return int(cur), int(end)
+
+    @property
+    def chain(self):
+        return self.read("chain").splitlines()
+
+    @property
+    def job(self):
+        """The `key value` lines of job."""
+        return dict(line.partition(" ")[::2] for line in self.read("job").splitlines())
+
+    def wait(self):
+        """Blocks until no job is live; the final word."""
+        return self.line("wait")
+
+    def pull(self, words=""):
+        self.write("pull", words + "\n")
+
+    def hold(self, words=""):
+        """A pull so slow that it stays where it is until its speed is changed."""
+        self.pull(f"bandwidth=1 {words}".strip())
+        assert self.status == "running"
+        wait_for(lambda: self.progress[0] > 0, why="the first chunk")
+
+    def release(self):
+        self.write("speed", "0\n")
+
+
+class Domain(Folder):
+    def __init__(self, path):
+        super().__init__(path)
+        self.name = os.path.basename(path)
+
+    @property
+    def state(self):
+        return self.line("state")
+
+    @property
+    def connected(self):
+        return self.state.split(" ")[0] == "connected"
+
+    def disks(self):
+        return self.list("disks")
+
+    def disk(self, name=None):
+        if name is None:
+            name, = self.disks()
+        path = os.path.join(self.path, "disks", name)
+        assert os.path.isdir(path), f"no disk {name!r} among {self.disks()}"
+        return Disk(path)
+
+
+class Mount(Folder):
+    """
+    blockjobfs -f on @sources. `folder` is the test's own; the daemon gets its temporary and run-time folders there, so
+    that whatever it leaves is seen.
+    """
+
+    running = set()  # for the watchdog
+
+    def __init__(self, folder, sources, options=None, name="mnt", user=None):
+        super().__init__(os.path.join(folder, name))
+        self.folder = folder
+        self.sources = list(sources)
+        self.options = options
+        self.user = user
+        self.log = os.path.join(folder, name + ".log")
+        self.process = None
+        self.fds = None
+        if not os.path.isdir(self.path):
+            os.mkdir(self.path)
+            if user is not None:
+                os.chown(self.path, user, user)
+        self.start()
+
+    # --- life ---
+
+    def environment(self):
+        env = dict(os.environ, LC_ALL="C", HOME=self.folder)
+        for variable, name in (("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run")):
+            env[variable] = os.path.join(self.folder, name)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(env[variable], 0o700)
+                if self.user is not None:
+                    os.chown(env[variable], self.user, self.user)
+        # detect_leaks: at a clean end only. A death by signal must be seen as one.
+        env["ASAN_OPTIONS"] = "detect_leaks=1:abort_on_error=0:handle_abort=0:" + env.get("ASAN_OPTIONS", "")
+        env["UBSAN_OPTIONS"] = "print_stacktrace=1:" + env.get("UBSAN_OPTIONS", "")
+        return env
+
+    def command(self, foreground=True):
+        options = ["-o", self.options] if self.options else []
+        return [BLOCKJOBFS, *(["-f"] if foreground else []), *options, *self.sources, self.path]
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), cwd=self.folder,
+                preexec_fn=die_with_parent, user=self.user, group=self.user, extra_groups=[] if self.user else None)
+        Mount.running.add(self)
+        self.wait_mounted()
+        # The thread pool and everything else that is made once is there when the tree has been walked once.
+        self.read("version")
+        self.fds = descriptors(self.pid)
+
+    def wait_mounted(self, timeout=15):
+        """Until the mount is there (the kernel tells of changes by poll) or the daemon has ended."""
+        with open("/proc/self/mountinfo") as mounts:
+            poll = select.poll()
+            poll.register(mounts, select.POLLPRI | select.POLLERR)
+            ended = os.pidfd_open(self.pid)
+            poll.register(ended, select.POLLIN)
+            try:
+                while True:
+                    mounts.seek(0)
+                    mounts.read()
+                    # The dead mount of an earlier life answers ENOTCONN. A new one answers, or makes us wait for its daemon.
+                    if self.user is None and os.path.exists(self / "version"):
+                        break
+                    if self.user is not None and mount_lines(self.path):
+                        break
+                    ready = poll.poll(timeout * 1000 * SLOW)
+                    if not ready or any(fd == ended for fd, _ in ready):
+                        status = self.process.poll()
+                        self.kill()
+                        raise AssertionError(f"not mounted (exit status {status}): {self.said()}")
+            finally:
+                os.close(ended)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def alive(self):
+        return self.process.poll() is None
+
+    def said(self):
+        """What the daemon has written on stdout and stderr."""
+        with open(self.log, errors="replace") as log:
+            return log.read()
+
+    def check_said(self):
+        said = self.said()
+        assert not any(word in said for word in SUSPICIOUS), said
+
+    def terminate(self, sig=signal.SIGTERM):
+        """Ends the daemon as a service manager does; it must unmount, leave no child, and exit with 0."""
+        children = children_of(self.pid)
+        self.process.send_signal(sig)
+        try:
+            status = self.process.wait(15 * SLOW)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{signal.Signals(sig).name} did not end the daemon; it said: {self.said()}")
+        finally:
+            if self.process.poll() is not None:
+                Mount.running.discard(self)
+        assert status == 0, f"exit status {status}: {self.said()}"
+        assert not mount_lines(self.path), "the mount is still there"
+        left = [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+        assert not left, f"children left: {left}"
+        self.check_said()
+
+    def unmount(self):
+        """umount(8) or fusermount3 -u; the daemon must follow, with 0."""
+        if self.user is None:
+            command = ["umount", self.path]
+        else:
+            command = ["fusermount3", "-u", self.path]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, user=self.user, group=self.user)
+        assert done.returncode == 0, done.stderr
+        assert self.process.wait(15 * SLOW) == 0, self.said()
+        Mount.running.discard(self)
+        self.check_said()
+
+    def kill(self):
+        """SIGKILL: the dead mount stays."""
+        self.process.kill()
+        self.process.wait()
+        Mount.running.discard(self)
+
+    def close(self):
+        """The end of a test: as many descriptors as at the start, then a clean end."""
+        if not self.process or not self.alive:
+            if self in Mount.running:
+                Mount.running.discard(self)
+                raise AssertionError(f"the daemon died (status {self.process.returncode}): {self.said()}")
+            return
+        self.settle()
+        self.terminate()
+
+    def settle(self):
+        """Waits until the daemon has no more descriptors than at its start."""
+        def left():
+            now = descriptors(self.pid)
+            return {fd: what for fd, what in now.items() if fd not in self.fds} if len(now) > len(self.fds) else {}
+        try:
+            wait_for(lambda: not left(), 3)
+        except AssertionError:
+            raise AssertionError(f"descriptors left open: {left()}") from None
+
+    # --- the tree ---
+
+    def domains(self):
+        return self.list("domains")
+
+    def domain(self, name=None):
+        if name is None:
+            name, = self.domains()
+        path = os.path.join(self.path, "domains", name)
+        assert os.path.isdir(path), f"no domain {name!r} among {self.domains()}"
+        return Domain(path)
+
+    def disk(self, domain=None, disk=None):
+        return self.domain(domain).disk(disk)
+
+    def files(self):
+        """(path, stat) of everything in the tree."""
+        for where, folders, names in os.walk(self.path):
+            for name in sorted(folders) + sorted(names):
+                path = os.path.join(where, name)
+                yield path, os.lstat(path)
+
+    def readable(self):
+        """The regular files that may be read without waiting."""
+        return [path for path, info in self.files()
+                if stat.S_ISREG(info.st_mode) and info.st_mode & 0o444 and os.path.basename(path) != "wait"]
+
+
+class Background:
+    """A function on a thread of its own, for what blocks. result() joins it and gives what it returned, or raises."""
+
+    def __init__(self, function, *arguments):
+        self.value = self.error = None
+        self.thread = threading.Thread(target=self.run, args=(function, arguments), daemon=True)
+        self.thread.start()
+
+    def run(self, function, arguments):
+        try:
+            self.value = function(*arguments)
+        except BaseException as error:  # handed over by result()
+            self.error = error
+
+    @property
+    def done(self):
+        return not self.thread.is_alive()
+
+    def result(self, timeout=10):
+        self.thread.join(timeout * SLOW)
+        assert not self.thread.is_alive(), "still blocked"
+        if self.error:
+            raise self.error
+        return self.value
+
+
+@contextlib.contextmanager
+def watchdog(seconds):
+    """
+    A hung daemon must not hang its tests: whoever reads from it cannot even be killed. After @seconds every daemon is killed and
+    its mount taken away, so that the reader gets an error.
+    """
+    def bite():
+        for mount in list(Mount.running):
+            with contextlib.suppress(OSError):
+                mount.process.kill()
+            detach(mount.path)
+
+    timer = threading.Timer(seconds, bite)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
