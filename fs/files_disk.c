@@ -260,7 +260,7 @@ const struct file disk_files[] = {
 	{
 		.name = "status",
 		.mode = S_IFREG | 0444,
-		.topic = TOPIC_JOB,
+		.topic = TOPIC_STATUS,
 		.show = show_status,
 		.help = "one word: idle, running, paused, ready, aborting, or the final completed, "
 			"failed, "
@@ -279,7 +279,7 @@ const struct file disk_files[] = {
 		.name = "wait",
 		.mode = S_IFREG | 0444,
 		.flags = FILE_WAITS,
-		.topic = TOPIC_JOB,
+		.topic = TOPIC_STATUS,
 		.show = show_status,
 		.help = "blocks until no job is live, then the final word; the only file that "
 			"blocks",

@@ -11,12 +11,23 @@ const char *disk_status(const struct disk *disk)
 	return job_state_words[disk->job ? disk->job->state : JOB_IDLE];
 }
 
-void disk_changed(struct disk *disk, enum topic topic)
+static void tell(struct disk *disk, enum topic topic)
 {
 	struct model *model = disk->domain->model;
 
 	stamp_touch(&disk->stamps[topic]);
 	model->watcher->changed(model->watcher_data, disk->domain, disk, topic);
+}
+
+void disk_changed(struct disk *disk, enum topic topic)
+{
+	const char *status = disk_status(disk);
+
+	tell(disk, topic);
+	if (topic == TOPIC_JOB && status != disk->told_status) {
+		disk->told_status = status;
+		tell(disk, TOPIC_STATUS);
+	}
 }
 
 static void wait_over(struct op *op)

@@ -26,6 +26,7 @@ struct disk {
 	char *history[DISK_HISTORY_MAX]; /* JSON lines with their newline, oldest first */
 	size_t history_count;
 	struct stamp stamps[TOPIC_COUNT];
+	const char *told_status; /* the word of `status` when TOPIC_STATUS last changed */
 	struct event_log log;
 	struct op *ops; /* what is in flight on this disk */
 	struct disk *prev, *next;
@@ -39,7 +40,10 @@ static inline bool disk_is_busy(const struct disk *disk)
 /* The word of `status`: the live state, the last final one, or idle. Static. */
 const char *disk_status(const struct disk *disk);
 
-/* Says that @topic of the disk has changed: stamps it and tells the watcher. */
+/*
+ * Says that @topic of the disk has changed: stamps it and tells the watcher. With TOPIC_JOB that is TOPIC_STATUS too, if the word
+ * is another one.
+ */
 void disk_changed(struct disk *disk, enum topic topic);
 
 /*

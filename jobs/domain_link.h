@@ -22,6 +22,7 @@ enum {
 	RECONNECT_MS_MIN = 100,
 	RECONNECT_MS_MAX = 10000,
 	LOOK_NS_MIN = 250000000, /* how often at most somebody's look makes us look */
+	TICK_MS = 1000, /* how often figures of running jobs are asked for */
 	ERROR_BURST_MS = 200, /* failed requests so close to each other are one job-error */
 };
 
@@ -31,8 +32,8 @@ struct domain_link {
 	struct qmp_features features;
 	uv_timer_t retry; /* the next connect, or the next try of a sync that failed */
 	uv_timer_t burst; /* tells bursts of failed requests */
-	uv_timer_t
-		patience; /* looks whether QEMU is still there while somebody waits for an abort */
+	uv_timer_t tick; /* figures of running jobs, for those who watch without reading */
+	uv_timer_t patience; /* is QEMU still there, while somebody waits for an abort? */
 	unsigned timers; /* open handles */
 	unsigned retry_ms;
 	bool settled; /* the first attempt has come to something */
@@ -121,6 +122,8 @@ void disk_remove(struct disk *disk);
 /* --- refresh.c --- */
 /* Asks for figures; whoever waits for them is served by the answer. */
 void domain_refresh(struct domain *domain);
+/* A job is running: its figures are asked for once a second as long as one is. */
+void refresh_tick(struct domain *domain);
 /* The link is gone: whoever waits gets -EHOSTDOWN. */
 void refresh_link_lost(struct domain *domain);
 /* Takes over what QEMU says of a known live job; tells what has changed. */

@@ -185,6 +185,7 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	disk->name = free_name(domain, info);
 	disk->identity = info_identity(info);
 	disk->generation = 1;
+	disk->told_status = disk_status(disk);
 	stamps_init(disk->stamps);
 	take_chain(disk, info);
 	if (domain_find_disk(domain, disk->name))

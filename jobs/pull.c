@@ -40,6 +40,7 @@ void disk_job_seen(struct disk *disk)
 	job->previous = NULL;
 	event_job(disk, "job-started");
 	disk_changed(disk, TOPIC_JOB);
+	refresh_tick(disk->domain);
 }
 
 void disk_job_forget(struct disk *disk)

@@ -71,6 +71,7 @@ void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 		tell_transition(disk, before);
 	if (job->offset != offset || job->length != length)
 		disk_changed(disk, TOPIC_PROGRESS);
+	refresh_tick(disk->domain);
 	finish_step(disk);
 }
 
@@ -149,6 +150,37 @@ void refresh_link_lost(struct domain *domain)
 
 	serve(domain, domain->link->refresh_wanted, &error);
 	give_up_aborts(domain, &error);
+}
+
+/* Its figures move by themselves: it runs, or guest writes are mirrored. One that is paused stands still. */
+static bool is_moving(const struct disk *disk)
+{
+	return job_is_live(disk->job) &&
+	       (disk->job->state == JOB_RUNNING || disk->job->state == JOB_READY);
+}
+
+static void tick(uv_timer_t *timer)
+{
+	struct domain *domain = timer->data;
+
+	if (!domain->link->refreshing)
+		domain_refresh(domain);
+	refresh_tick(domain);
+}
+
+void refresh_tick(struct domain *domain)
+{
+	uv_timer_t *timer = &domain->link->tick;
+	struct disk *disk;
+
+	if (uv_is_active((uv_handle_t *)timer) || !domain->link->ready || domain->link->stopping)
+		return;
+	DL_FOREACH(domain->disks, disk) {
+		if (is_moving(disk)) {
+			uv_timer_start(timer, tick, TICK_MS, 0);
+			return;
+		}
+	}
 }
 
 void disk_refresh(struct op *op)

@@ -12,7 +12,8 @@ enum topic {
 	TOPIC_FIXED, /* never changes */
 	TOPIC_LISTING, /* entries of the folder */
 	TOPIC_STATE, /* the link, the run state */
-	TOPIC_JOB, /* status, limits, result */
+	TOPIC_STATUS, /* the word of `status` */
+	TOPIC_JOB, /* that, limits, result: all that `job` shows but the figures */
 	TOPIC_PROGRESS, /* figures of a live job */
 	TOPIC_CHAIN,
 	TOPIC_ERROR,
