@@ -108,10 +108,10 @@ static bool index_names(struct qmp_graph *graph)
 	return true;
 }
 
-/* False: it has one already. */
+/* False: it has one already, or that is none. */
 static bool set_child(struct qmp_node **place, struct qmp_node *child)
 {
-	if (*place)
+	if (*place || child->kind != QMP_NODE_DRIVER)
 		return false;
 	*place = child;
 	return true;
@@ -134,7 +134,7 @@ static bool add_edge(struct qmp_edge *edge)
 	return true;
 }
 
-/* False: an edge has an end that is none of the nodes, or a node two backing files. */
+/* False: an edge has an end that is none of the nodes, or a node has two backing files. */
 static bool read_edges(struct qmp_graph *graph, const struct qmp_value *list)
 {
 	size_t count = qmp_value_count(list);

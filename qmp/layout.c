@@ -21,6 +21,8 @@ enum {
 	PATH_DEPTH_MAX = 64,
 };
 
+#define NO_DISK ((size_t)-1)
+
 /* The drivers that QEMU marks as filters: what they show is what is below them. */
 static const char *const filter_drivers[] = {
 	"blkdebug",    "blklogwrites",	    "blkreplay",    "blkverify",  "commit_top",
@@ -139,10 +141,20 @@ static char *qdev_id(const char *qdev)
 	return *qdev && *qdev != '/' ? must(strndup(qdev, strcspn(qdev, "/"))) : NULL;
 }
 
+/* Notes that the node belongs to a disk, if to no other already. NO_DISK: notes nothing. */
 static void node_mark(struct qmp_node *node, size_t disk)
 {
-	if (node && !node->disk)
+	if (node && !node->disk && disk != NO_DISK)
 		node->disk = disk + 1;
+}
+
+/* It came to no disk after all: takes back what was noted, which is on filters only. */
+static void unmark_filters(struct qmp_node *node, size_t disk)
+{
+	while (node && node->disk == disk + 1) {
+		node->disk = 0;
+		node = qmp_node_below_filter(node);
+	}
 }
 
 /* The node that query-block shows next; NULL: the graph has none where query-block tells of one. */
@@ -202,17 +214,18 @@ static bool machine_disk(struct qmp_disk_info *disk, size_t index, const struct 
 	const struct qmp_value *inserted = qmp_value_get(device, "inserted");
 	const char *active = qmp_value_text(inserted, "node-name", NULL);
 	const char *name = qmp_value_text(device, "device", "");
+	struct qmp_node *node = qmp_graph_find(graph, active);
 	bool agree;
 
 	if (!active)
 		return false;
-	agree = machine_chain(disk, index, qmp_value_get(inserted, "image"), active,
-			      qmp_graph_find(graph, active));
+	agree = machine_chain(disk, index, qmp_value_get(inserted, "image"), active, node);
 	/* The first one is QEMU's own word, or the child of a filter that query-block names. */
 	for (size_t i = 1; i < disk->depth && !agree; i++)
 		image_forget_node(&disk->chain[i]);
 	if (!disk->depth || !disk->chain[0].node) {
 		disk_clear(disk);
+		unmark_filters(node, index);
 		return false;
 	}
 	disk->qdev = qdev_id(qmp_value_text(device, "qdev", NULL));
@@ -285,18 +298,18 @@ static bool is_disk(const struct qmp_node *node)
 }
 
 /* How deep the chain is, or 0: it has no end. */
-static size_t chain_depth(struct qmp_node *node, size_t disk)
+static size_t chain_depth(struct qmp_node *node)
 {
 	size_t steps = 0, depth = 0;
 
 	for (; node && steps < CHAIN_MAX; depth++)
-		node = next_image(node, disk, &steps);
+		node = next_image(node, NO_DISK, &steps);
 	return node ? 0 : depth;
 }
 
 static bool daemon_disk(struct qmp_disk_info *disk, size_t index, struct qmp_node *node)
 {
-	size_t depth = chain_depth(node, index), steps = 0;
+	size_t depth = chain_depth(node), steps = 0;
 
 	if (!depth)
 		return false;

@@ -134,7 +134,7 @@ static void fail_all(struct qmp_link *link)
 		DL_DELETE(link->waiting, command);
 		command_fail(command, -EHOSTDOWN, "%s", link->reason);
 	}
-	HASH_ITER (hh, link->sent, command, next) {
+	HASH_ITER(hh, link->sent, command, next) {
 		HASH_DEL(link->sent, command);
 		free(command);
 	}
