@@ -65,8 +65,7 @@ static void take_reply(struct kernel *kernel, const char *message, size_t length
 	reply->length = length;
 	reply->bytes = calloc(1, length + 1);
 	memcpy(reply->bytes, message, length);
-	reply->next = kernel->replies;
-	kernel->replies = reply;
+	kernel->replies[header.unique] = reply;
 }
 
 static void drain(struct kernel *kernel)
@@ -85,10 +84,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 
 const struct kernel_reply *kernel_reply(struct kernel *kernel, uint64_t unique)
 {
-	for (struct kernel_reply *reply = kernel->replies; reply; reply = reply->next)
-		if (reply->unique == unique)
-			return reply;
-	return NULL;
+	return unique <= kernel->last_unique ? kernel->replies[unique] : NULL;
 }
 
 struct wish {
@@ -148,7 +144,8 @@ static void reserve(struct kernel *kernel, uint64_t unique)
 	kernel->room = unique * 2 + 64;
 	kernel->expects = realloc(kernel->expects, kernel->room * sizeof(*kernel->expects));
 	kernel->sent = realloc(kernel->sent, kernel->room * sizeof(*kernel->sent));
-	MUST(kernel->expects && kernel->sent);
+	kernel->replies = realloc(kernel->replies, kernel->room * sizeof(*kernel->replies));
+	MUST(kernel->expects && kernel->sent && kernel->replies);
 }
 
 uint64_t kernel_send(struct kernel *kernel, uint32_t opcode, uint64_t node, const void *args,
@@ -171,6 +168,7 @@ uint64_t kernel_send(struct kernel *kernel, uint32_t opcode, uint64_t node, cons
 
 	reserve(kernel, header.unique);
 	kernel->sent[header.unique] = opcode;
+	kernel->replies[header.unique] = NULL;
 	kernel->expects[header.unique] = wants_reply(opcode);
 	MUST(writev(kernel->fd, iov, 3) == (ssize_t)header.len);
 	return header.unique;
@@ -290,13 +288,12 @@ void kernel_stop_model(struct kernel *kernel)
 
 static void free_replies(struct kernel *kernel)
 {
-	while (kernel->replies) {
-		struct kernel_reply *reply = kernel->replies;
-
-		kernel->replies = reply->next;
-		free(reply->bytes);
-		free(reply);
+	for (uint64_t unique = 1; unique <= kernel->last_unique; unique++) {
+		if (kernel->replies[unique])
+			free(kernel->replies[unique]->bytes);
+		free(kernel->replies[unique]);
 	}
+	free(kernel->replies);
 	free(kernel->expects);
 	free(kernel->sent);
 }

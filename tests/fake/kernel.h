@@ -25,7 +25,6 @@ struct kernel_reply {
 	int error; /* 0 or -errno */
 	char *bytes; /* NUL-terminated */
 	size_t length;
-	struct kernel_reply *next;
 };
 
 /* With a machine that is connected, unless @alone: then the domain "vm" has no monitor, and no disk. */

@@ -34,7 +34,7 @@ struct kernel {
 	bool *expects; /* by unique: a reply is still to come */
 	uint32_t *sent; /* by unique: the opcode */
 	size_t room;
-	struct kernel_reply *replies;
+	struct kernel_reply **replies; /* by unique */
 	uint64_t woken[4096];
 	size_t woken_count;
 };
