@@ -20,7 +20,8 @@ struct qmp_stream {
 };
 
 /* Starts the job with auto-finalize=false and auto-dismiss=false (docs/architecture.md tells why). */
-void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qmp_done_fn done, void *data);
+void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qmp_done_fn done,
+		      void *data);
 
 void qmp_job_pause(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 void qmp_job_resume(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
@@ -28,7 +29,8 @@ void qmp_job_finalize(struct qmp_link *link, const char *job, qmp_done_fn done, 
 void qmp_job_dismiss(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 /* Forced: whatever state the job is in. The reply means accepted; the job ends later. */
 void qmp_job_cancel(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
-void qmp_job_set_speed(struct qmp_link *link, const char *job, int64_t speed, qmp_done_fn done, void *data);
+void qmp_job_set_speed(struct qmp_link *link, const char *job, int64_t speed, qmp_done_fn done,
+		       void *data);
 void qmp_blockdev_del(struct qmp_link *link, const char *node, qmp_done_fn done, void *data);
 void qmp_quit(struct qmp_link *link, qmp_done_fn done, void *data);
 
@@ -36,7 +38,8 @@ void qmp_quit(struct qmp_link *link, qmp_done_fn done, void *data);
 struct qmp_job_info {
 	const char *id;
 	const char *type; /* stream, commit, mirror, backup, ... */
-	const char *status; /* created, running, paused, ready, standby, waiting, pending, aborting, concluded, null */
+	const char *
+		status; /* created, running, paused, ready, standby, waiting, pending, aborting, concluded, null */
 	const char *io_status; /* ok, failed, nospace; or NULL */
 	const char *error; /* why it failed, or NULL */
 	int64_t offset, length, speed;
@@ -44,7 +47,8 @@ struct qmp_job_info {
 	bool auto_finalize, auto_dismiss;
 };
 
-typedef void (*qmp_jobs_fn)(void *data, const struct qmp_error *error, const struct qmp_job_info *jobs, size_t count);
+typedef void (*qmp_jobs_fn)(void *data, const struct qmp_error *error,
+			    const struct qmp_job_info *jobs, size_t count);
 /* query-block-jobs: every block job, live or concluded and not dismissed. One round trip. */
 void qmp_query_block_jobs(struct qmp_link *link, qmp_jobs_fn done, void *data);
 

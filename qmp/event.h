@@ -30,7 +30,8 @@ struct qmp_event {
 	const char *status; /* JOB_STATUS_CHANGE's, or NULL */
 	const char *error; /* or NULL */
 	const char *operation, *action; /* BLOCK_JOB_ERROR's, or NULL */
-	int64_t offset, length, speed; /* bytes, bytes, bytes a second; -1 if the event does not tell */
+	int64_t offset, length,
+		speed; /* bytes, bytes, bytes a second; -1 if the event does not tell */
 };
 
 /* Fills @event from a message that has the key "event". */

@@ -49,13 +49,16 @@ typedef void (*qmp_layout_fn)(void *data, const struct qmp_error *error, struct 
  * Asks for the layout: two commands in one round trip. @layout is taken by the callback (qmp_layout_free()), NULL with an error.
  * On a storage daemon this sends query-named-block-nodes: not to be called while a stream is concluded and not dismissed there.
  */
-void qmp_query_layout(struct qmp_link *link, struct qmp_features features, qmp_layout_fn done, void *data);
+void qmp_query_layout(struct qmp_link *link, struct qmp_features features, qmp_layout_fn done,
+		      void *data);
 
 /*
  * The two halves without a link, for tests with recorded answers. @graph may be NULL (not known to this QEMU, or it made no
  * sense): of a machine's disks only the active images have node names then, and of a storage daemon's nodes none is known to be a disk.
  */
-struct qmp_layout *qmp_layout_from_machine(const struct qmp_value *query_block, const struct qmp_value *graph);
-struct qmp_layout *qmp_layout_from_nodes(const struct qmp_value *named_nodes, const struct qmp_value *graph);
+struct qmp_layout *qmp_layout_from_machine(const struct qmp_value *query_block,
+					   const struct qmp_value *graph);
+struct qmp_layout *qmp_layout_from_nodes(const struct qmp_value *named_nodes,
+					 const struct qmp_value *graph);
 
 #endif

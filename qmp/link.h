@@ -30,7 +30,8 @@ struct qmp_error {
 };
 
 /* @error is NULL if QEMU has accepted the command; @value is its "return" then. Both are borrowed. */
-typedef void (*qmp_reply_fn)(void *data, const struct qmp_error *error, const struct qmp_value *value);
+typedef void (*qmp_reply_fn)(void *data, const struct qmp_error *error,
+			     const struct qmp_value *value);
 
 struct qmp_link_handlers {
 	/* Greeted, capabilities negotiated: commands may be sent. */
@@ -49,13 +50,15 @@ struct qmp_link_handlers {
  * Starts to connect to the monitor on the unix socket @path. @timeout_ms is the deadline of every command. Never fails: what
  * goes wrong is told by `closed`. @handlers must outlive the link.
  */
-struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeout_ms, const struct qmp_link_handlers *handlers, void *owner);
+struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeout_ms,
+			       const struct qmp_link_handlers *handlers, void *owner);
 
 /*
  * Sends a command. Takes @arguments (may be NULL). @reply (may be NULL) is called exactly once, from the loop. Commands may be sent
  * from `ready` on and until `closed`; at any other time @reply gets -EHOSTDOWN.
  */
-void qmp_link_send(struct qmp_link *link, const char *command, struct qmp_value *arguments, qmp_reply_fn reply, void *data);
+void qmp_link_send(struct qmp_link *link, const char *command, struct qmp_value *arguments,
+		   qmp_reply_fn reply, void *data);
 
 /*
  * The owner lets go: it gets no more events and no `closed`. Commands under way are answered -EHOSTDOWN from the loop, so their

@@ -38,7 +38,8 @@ const char *qmp_feature_name(enum qmp_feature feature);
 /* Reads the "return" of query-qmp-schema. */
 struct qmp_features qmp_features_read(const struct qmp_value *schema);
 
-typedef void (*qmp_features_fn)(void *data, const struct qmp_error *error, struct qmp_features features);
+typedef void (*qmp_features_fn)(void *data, const struct qmp_error *error,
+				struct qmp_features features);
 void qmp_query_features(struct qmp_link *link, qmp_features_fn done, void *data);
 
 #endif

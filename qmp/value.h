@@ -34,7 +34,8 @@ void qmp_reader_free(struct qmp_reader *reader);
  * of bytes consumed: call again with the rest until it is all used. *@error is set to NULL, or to a static sentence that
  * tells what is wrong with the stream, which cannot be read any further then.
  */
-struct qmp_value *qmp_reader_feed(struct qmp_reader *reader, const char *bytes, size_t length, size_t *used, const char **error);
+struct qmp_value *qmp_reader_feed(struct qmp_reader *reader, const char *bytes, size_t length,
+				  size_t *used, const char **error);
 
 /* Parses exactly one JSON text of @length bytes (blanks around it allowed). NULL, and *@error_at its offset, if it is not one. */
 struct qmp_value *qmp_value_parse(const char *text, size_t length, size_t *error_at);
@@ -57,12 +58,15 @@ bool qmp_value_is_number(const struct qmp_value *value); /* a whole number */
 bool qmp_value_is_flag(const struct qmp_value *value);
 bool qmp_value_is_list(const struct qmp_value *value);
 /* Calls @each for every member of an object, in order, until it returns nonzero, and returns that. */
-int qmp_value_each(const struct qmp_value *object, int (*each)(void *data, const char *key, const struct qmp_value *value), void *data);
+int qmp_value_each(const struct qmp_value *object,
+		   int (*each)(void *data, const char *key, const struct qmp_value *value),
+		   void *data);
 
 /* --- building; adders take ownership of @value and return @object so that calls can be chained --- */
 struct qmp_value *qmp_object(void);
 struct qmp_value *qmp_array(void);
-struct qmp_value *qmp_add_text(struct qmp_value *object, const char *key, const char *text); /* NULL text: JSON null */
+struct qmp_value *qmp_add_text(struct qmp_value *object, const char *key,
+			       const char *text); /* NULL text: JSON null */
 struct qmp_value *qmp_add_number(struct qmp_value *object, const char *key, int64_t number);
 struct qmp_value *qmp_add_flag(struct qmp_value *object, const char *key, bool flag);
 struct qmp_value *qmp_add_value(struct qmp_value *object, const char *key, struct qmp_value *value);
