@@ -153,10 +153,57 @@ class Domain(Folder):
         return Disk(path)
 
 
-class Mount(Folder):
+def environment(folder, user=None):
+    """Where the daemon may leave things is in the test's own folder, so that whatever it leaves is seen."""
+    env = dict(os.environ, LC_ALL="C", HOME=folder)
+    for variable, name in (("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run")):
+        env[variable] = os.path.join(folder, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(env[variable], 0o700)
+            if user is not None:
+                os.chown(env[variable], user, user)
+    env["ASAN_OPTIONS"] = "detect_leaks=1:abort_on_error=0:" + env.get("ASAN_OPTIONS", "")
+    env["UBSAN_OPTIONS"] = "print_stacktrace=1:" + env.get("UBSAN_OPTIONS", "")
+    return env
+
+
+def command_line(folder, *words, options=None):
+    own = f"runtime_dir={folder}/run"
+    return [BLOCKJOBFS, "-o", f"{own},{options}" if options else own, *words]
+
+
+class Tree(Folder):
+    """What is mounted."""
+
+    def domains(self):
+        return self.list("domains")
+
+    def domain(self, name=None):
+        if name is None:
+            name, = self.domains()
+        path = os.path.join(self.path, "domains", name)
+        assert os.path.isdir(path), f"no domain {name!r} among {self.domains()}"
+        return Domain(path)
+
+    def disk(self, domain=None, disk=None):
+        return self.domain(domain).disk(disk)
+
+    def files(self):
+        """(path, stat) of everything in the tree."""
+        for where, folders, names in os.walk(self.path):
+            for name in sorted(folders) + sorted(names):
+                path = os.path.join(where, name)
+                yield path, os.lstat(path)
+
+    def readable(self):
+        """The regular files that may be read without waiting."""
+        return [path for path, info in self.files()
+                if stat.S_ISREG(info.st_mode) and info.st_mode & 0o444 and os.path.basename(path) != "wait"]
+
+
+class Mount(Tree):
     """
-    blockjobfs -f on @sources. `folder` is the test's own; the daemon gets its temporary and run-time folders there, so
-    that whatever it leaves is seen.
+    blockjobfs -f on @sources, mounted on @name in the test's own @folder.
     """
 
     running = set()  # for the watchdog
@@ -178,27 +225,11 @@ class Mount(Folder):
 
     # --- life ---
 
-    def environment(self):
-        env = dict(os.environ, LC_ALL="C", HOME=self.folder)
-        for variable, name in (("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run")):
-            env[variable] = os.path.join(self.folder, name)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(env[variable], 0o700)
-                if self.user is not None:
-                    os.chown(env[variable], self.user, self.user)
-        # detect_leaks: at a clean end only. A death by signal must be seen as one.
-        env["ASAN_OPTIONS"] = "detect_leaks=1:abort_on_error=0:handle_abort=0:" + env.get("ASAN_OPTIONS", "")
-        env["UBSAN_OPTIONS"] = "print_stacktrace=1:" + env.get("UBSAN_OPTIONS", "")
-        return env
-
-    def command(self, foreground=True):
-        options = ["-o", self.options] if self.options else []
-        return [BLOCKJOBFS, *(["-f"] if foreground else []), *options, *self.sources, self.path]
-
     def start(self):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(), cwd=self.folder,
+                command_line(self.folder, "-f", *self.sources, self.path, options=self.options), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, env=environment(self.folder, self.user), cwd=self.folder,
                 preexec_fn=die_with_parent, user=self.user, group=self.user, extra_groups=[] if self.user else None)
         Mount.running.add(self)
         self.wait_mounted()
@@ -292,6 +323,10 @@ class Mount(Folder):
         self.settle()
         self.terminate()
 
+    def rebase(self):
+        """More links than at the start are right now: the descriptors of this moment are the ones to compare with."""
+        self.fds = descriptors(self.pid)
+
     def settle(self):
         """Waits until the daemon has no more descriptors than at its start."""
         def left():
@@ -301,33 +336,6 @@ class Mount(Folder):
             wait_for(lambda: not left(), 3)
         except AssertionError:
             raise AssertionError(f"descriptors left open: {left()}") from None
-
-    # --- the tree ---
-
-    def domains(self):
-        return self.list("domains")
-
-    def domain(self, name=None):
-        if name is None:
-            name, = self.domains()
-        path = os.path.join(self.path, "domains", name)
-        assert os.path.isdir(path), f"no domain {name!r} among {self.domains()}"
-        return Domain(path)
-
-    def disk(self, domain=None, disk=None):
-        return self.domain(domain).disk(disk)
-
-    def files(self):
-        """(path, stat) of everything in the tree."""
-        for where, folders, names in os.walk(self.path):
-            for name in sorted(folders) + sorted(names):
-                path = os.path.join(where, name)
-                yield path, os.lstat(path)
-
-    def readable(self):
-        """The regular files that may be read without waiting."""
-        return [path for path, info in self.files()
-                if stat.S_ISREG(info.st_mode) and info.st_mode & 0o444 and os.path.basename(path) != "wait"]
 
 
 class Background:

@@ -74,12 +74,12 @@ TOOLS = {
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_tools_read_whole_files(one, folder, tool):
+def test_tools_read_whole_files(one, folder, tool, monkeypatch):
     if tool.startswith("busybox") and not shutil.which("busybox"):
         pytest.skip("busybox is not installed")
     one.disk.pull()
     one.disk.wait()
-    os.chdir(folder)
+    monkeypatch.chdir(folder)
     paths = [one.mount / "README", one.mount / "version", one.mount.domain("vm") / "state"]
     paths += [one.disk / name for name in sorted(DISK_FILES - {"wait"})]
     for path in paths:
@@ -95,11 +95,11 @@ def test_wc_and_stat_agree(one):
         assert int(run('wc -l < "$0"', path)) == one.mount.read(name).count("\n")
 
 
-def test_walks_over_the_whole_tree_do_not_block(one, folder):
+def test_walks_over_the_whole_tree_do_not_block(one, folder, monkeypatch):
     """While no job is live not even `wait` blocks: cp -r, tar, grep -r and du get through."""
+    monkeypatch.chdir(folder)
     for command in ('cp -r "$0" copy', 'tar cf tree.tar -C "$0" .', 'grep -r zzzz "$0" || true', 'du -a "$0" > /dev/null',
                     'find "$0" -size +0 > /dev/null'):
-        os.chdir(folder)
         with Took() as took:
             run(command, one.mount.path)
         assert took.seconds < 5, command

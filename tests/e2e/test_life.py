@@ -9,8 +9,9 @@ import subprocess
 import pytest
 
 import images
-from mount import Background
-from system import Took, mount_lines, processes_on, stays
+from mount import Background, Tree, command_line, environment
+from qemu import blockdev
+from system import IS_ROOT, Took, mount_lines, processes_on, stays, wait_for
 
 
 @pytest.mark.quick
@@ -136,27 +137,22 @@ def test_unmounting_ends_the_daemon(one):
 @pytest.mark.quick
 def test_in_the_background_the_command_returns_when_the_tree_can_be_read(storage_daemon, overlay, folder):
     """No -f: exit status 0 means mounted, connected and listed, without any waiting by the caller."""
-    from mount import Mount
-    from qemu import blockdev
     qemu = storage_daemon("vm", blockdev("disk0", overlay()))
+    tree = Tree(f"{folder}/mnt")
+    os.mkdir(tree.path)
     for _ in range(3):
-        mount = Mount.__new__(Mount)
-        mount.path, mount.folder, mount.sources, mount.options, mount.user = f"{folder}/mnt", folder, [qemu.socket], None, None
-        os.makedirs(mount.path, exist_ok=True)
-        done = subprocess.run(mount.command(foreground=False), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              env=mount.environment(), cwd=folder, timeout=20)
+        done = subprocess.run(command_line(folder, qemu.socket, tree.path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              env=environment(folder), cwd=folder, timeout=20)
         assert done.returncode == 0, done.stdout
         assert done.stdout == ""
         try:
-            disk = mount.disk("vm", "disk0")
+            disk = tree.disk("vm", "disk0")
             assert disk.status in ("idle", "completed")
             disk.pull()
             assert disk.wait() == "completed"
-            pid, = processes_on(mount.path)
+            pid, = processes_on(tree.path)
             assert os.getsid(pid) != os.getsid(0), "the daemon is still in the session of its caller"
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
         finally:
-            subprocess.run(["umount", mount.path] if os.geteuid() == 0 else ["fusermount3", "-u", mount.path], check=True)
-        # The folder fixture would tell of a daemon that stays: give it the moment it needs.
-        from system import wait_for
-        wait_for(lambda: not processes_on(mount.path), 10, "the daemon to end")
+            subprocess.run(["umount", tree.path] if IS_ROOT else ["fusermount3", "-u", tree.path], check=True)
+        wait_for(lambda: not processes_on(tree.path), 10, "the daemon to end")
