@@ -88,7 +88,7 @@ static void client_close(struct client *client)
 	struct peer *peer = client->peer;
 	struct output *output, *next;
 
-	DL_FOREACH_SAFE (peer->queue, output, next) {
+	DL_FOREACH_SAFE(peer->queue, output, next) {
 		DL_DELETE(peer->queue, output);
 		free(output);
 	}
@@ -242,7 +242,7 @@ static struct answer *answer_to(struct peer *peer, const char *command)
 {
 	struct answer *answer;
 
-	LL_FOREACH (peer->answers, answer)
+	LL_FOREACH(peer->answers, answer)
 		if (!strcmp(answer->command, command))
 			return answer;
 	return NULL;
@@ -487,7 +487,7 @@ static void peer_gone(uv_handle_t *handle)
 
 	if (--peer->handles || !peer->freed)
 		return;
-	LL_FOREACH_SAFE (peer->answers, answer, next) {
+	LL_FOREACH_SAFE(peer->answers, answer, next) {
 		free(answer->command);
 		free(answer->json);
 		free(answer->class);
