@@ -22,6 +22,10 @@ FAKES := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fake/*.c))
 UNITS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c))
 PROGRAM := $(if $(SAN),$(BUILD)/blockjobfs,blockjobfs)
 
+# What is being made, in a word; `make V=1` shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo "  $(1) $@")
+
 .PHONY: all help deps demo test check e2e soak bench lint format docs install clean
 
 all: $(PROGRAM)
@@ -38,15 +42,18 @@ help:
 	@echo "make install   to DESTDIR and PREFIX ($(PREFIX))"
 
 $(PROGRAM): $(OBJECTS)
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(FAKES) $(LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lcriterion
+	$(call say,LD)
+	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lcriterion
 
 -include $(OBJECTS:.o=.d) $(FAKES:.o=.d) $(UNITS:=.d)
 

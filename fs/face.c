@@ -3,8 +3,10 @@
  */
 #include "fs/face.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 #include "fs/log.h"
+#include "fs/notify.h"
 
 static void added(void *data, struct domain *domain, struct disk *disk)
 {
@@ -12,6 +14,8 @@ static void added(void *data, struct domain *domain, struct disk *disk)
 
 	nodes_add(&face->nodes, domain, disk);
 	face->changed = true;
+	if (face->notify)
+		notify_folder(face->notify, domain, disk, true);
 }
 
 static void removed(void *data, struct domain *domain, struct disk *disk)
@@ -20,6 +24,8 @@ static void removed(void *data, struct domain *domain, struct disk *disk)
 
 	nodes_remove(&face->nodes, domain, disk);
 	face->changed = true;
+	if (face->notify)
+		notify_folder(face->notify, domain, disk, false);
 }
 
 /* Called in the middle of requests too: the kernel is told later. */
@@ -28,6 +34,8 @@ static void changed(void *data, struct domain *domain, struct disk *disk, enum t
 	struct face *face = data;
 
 	face->changed = true;
+	if (face->notify)
+		notify_changed(face->notify, domain, disk, topic);
 }
 
 static bool may_add(void *data, struct domain *domain, struct disk *disk, const char **reason)
@@ -63,6 +71,51 @@ void face_set_model(struct face *face, struct model *model)
 {
 	face->model = model;
 	nodes_init(&face->nodes, model);
+}
+
+/* --- who waits to read --- */
+
+struct reading {
+	uint64_t node;
+	unsigned count;
+	UT_hash_handle hh;
+};
+
+static struct reading *find_reading(const struct face *face, uint64_t node)
+{
+	struct reading *reading;
+
+	HASH_FIND(hh, face->reading, &node, sizeof(node), reading);
+	return reading;
+}
+
+void face_read_begins(struct face *face, uint64_t node)
+{
+	struct reading *reading = find_reading(face, node);
+
+	if (!reading) {
+		reading = calloc(1, sizeof(*reading));
+		if (!reading)
+			abort();
+		reading->node = node;
+		HASH_ADD(hh, face->reading, node, sizeof(reading->node), reading);
+	}
+	reading->count++;
+}
+
+void face_read_ends(struct face *face, uint64_t node)
+{
+	struct reading *reading = find_reading(face, node);
+
+	if (!reading || --reading->count)
+		return;
+	HASH_DEL(face->reading, reading);
+	free(reading);
+}
+
+bool face_is_read(const struct face *face, uint64_t node)
+{
+	return find_reading(face, node) != NULL;
 }
 
 void face_clear(struct face *face)

@@ -15,6 +15,11 @@ struct face {
 	struct open_files files;
 	uid_t uid; /* of every file */
 	gid_t gid;
+	struct notify *notify; /* tells those who watch; NULL: nobody is told (tests) */
+	struct reading *reading; /* files that somebody waits to read */
+	bool read_only; /* -o ro: nobody may write */
+	struct reply *waits; /* reads parked until a job ends, oldest first */
+	unsigned wait_limit_ms; /* one may be parked so long; 0: for ever */
 	bool started; /* the kernel's INIT has been answered */
 	bool changed; /* something did since pollers were last told */
 };
@@ -26,6 +31,11 @@ extern const struct model_watcher face_watcher;
 void face_init(struct face *face);
 /* After model_new(), before anything is added. */
 void face_set_model(struct face *face, struct model *model);
+/* Somebody begins, or has ended, to wait for a read of this node. */
+void face_read_begins(struct face *face, uint64_t node);
+void face_read_ends(struct face *face, uint64_t node);
+/* True while anybody does. */
+bool face_is_read(const struct face *face, uint64_t node);
 /* After the session's end. */
 void face_clear(struct face *face);
 

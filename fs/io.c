@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <utlist.h>
 
 static void give_error(struct reply *reply, int error)
 {
@@ -51,6 +52,9 @@ static void read_done(struct op *op, int status, void *data)
 	struct place place;
 
 	reply->op = NULL;
+	face_read_ends(reply->face, reply->node);
+	if (reply->since)
+		DL_DELETE(reply->face->waits, reply);
 	if (status < 0)
 		give_error(reply, status);
 	else if (!node_find(&reply->face->nodes, reply->node, &place))
@@ -65,12 +69,24 @@ static void read_later(struct reply *reply, const struct place *place, const str
 	struct target target = place_target(place);
 	struct op *op = op_new(&target, who, read_done, reply);
 
+	face_read_begins(reply->face, reply->node);
 	if (!reply_park(reply, op))
 		return;
-	if (place->file->flags & FILE_WAITS)
+	if (place->file->flags & FILE_WAITS) {
+		reply->since = uv_now(place->model->loop);
+		DL_APPEND(reply->face->waits, reply);
 		disk_wait(op);
-	else
+	} else {
 		disk_refresh(op);
+	}
+}
+
+void io_expire_waits(struct face *face)
+{
+	uint64_t now = uv_now(face->model->loop);
+
+	while (face->waits && now - face->waits->since >= face->wait_limit_ms)
+		op_complete(face->waits->op, 0);
 }
 
 static void read_log(struct reply *reply, const struct place *place, struct open_file *file)
@@ -186,6 +202,11 @@ void io_write(struct reply *reply, const char *bytes)
 	struct place place;
 	struct op *op;
 
+	if (file && file->touch) {
+		reply_written(reply, reply->size);
+		reply_free(reply);
+		return;
+	}
 	if (!node_find(&reply->face->nodes, reply->node, &place)) {
 		give_error(reply, -ENODEV);
 		return;

@@ -12,4 +12,7 @@ void io_read(struct reply *reply);
 /* Also @bytes, reply->size of them. */
 void io_write(struct reply *reply, const char *bytes);
 
+/* Answers reads that have been parked so long that the kernel would soon give up on us: with the live word. */
+void io_expire_waits(struct face *face);
+
 #endif

@@ -12,8 +12,10 @@
 #include "fs/background.h"
 #include "fs/log.h"
 #include "fs/mount.h"
+#include "fs/notify.h"
 #include "fs/options.h"
 #include "fs/session.h"
+#include "fs/toucher.h"
 
 enum {
 	EXIT_BAD_USE = 2,
@@ -31,6 +33,7 @@ struct daemon {
 	struct face face;
 	struct model *model;
 	struct session *session;
+	struct notify *notify;
 	bool ending;
 	char *failure; /* NULL: none */
 };
@@ -53,6 +56,9 @@ static void on_model_stopped(void *data)
 {
 	struct daemon *daemon = data;
 
+	daemon->face.notify = NULL;
+	if (daemon->notify)
+		notify_stop(daemon->notify);
 	if (daemon->session)
 		session_end(daemon->session);
 	for (int i = 0; i < SIGNALS; i++)
@@ -91,6 +97,7 @@ static void on_ready(void *data)
 	struct daemon *daemon = data;
 	int parent = daemon->parent;
 
+	notify_start(daemon->notify);
 	daemon->parent = -1;
 	if (parent >= 0 && background_ready(parent) < 0)
 		daemon_end(daemon, words("whoever started it has gone"));
@@ -145,6 +152,10 @@ static void start(struct daemon *daemon)
 	face_init(&daemon->face);
 	daemon->model = model_new(&daemon->loop, &settings, &face_watcher, &daemon->face);
 	face_set_model(&daemon->face, daemon->model);
+	daemon->face.read_only = daemon->options.read_only;
+	daemon->face.wait_limit_ms = mount_wait_limit();
+	daemon->notify = notify_new(&daemon->loop, &daemon->face, daemon->mountpoint);
+	daemon->face.notify = daemon->notify;
 	daemon->session = session_new(&daemon->loop, &daemon->face, &daemon->options.mount,
 				      &session_handlers, daemon, &failure);
 	for (size_t i = 0; !failure && i < daemon->options.source_count; i++)
@@ -164,6 +175,7 @@ static int serve(struct daemon *daemon)
 	uv_run(&daemon->loop, UV_RUN_DEFAULT);
 	face_clear(&daemon->face);
 	session_free(daemon->session);
+	notify_free(daemon->notify);
 	model_free(daemon->model);
 	if (uv_loop_close(&daemon->loop))
 		log_line("the loop was left with handles in it");
@@ -246,6 +258,8 @@ int main(int argc, char **argv)
 	int status;
 
 	log_open();
+	if (argc == 3 && !strcmp(argv[1], "--toucher"))
+		return toucher_main(argv[2]);
 	if (options_read(options, argc, argv, &error) < 0) {
 		log_line("%s", error);
 		free(error);

@@ -211,3 +211,27 @@ int mount_check(const char *path, char **absolute, char **error)
 	*absolute = NULL;
 	return -1;
 }
+
+/* --- the kernel's patience --- */
+
+static unsigned read_seconds(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	unsigned seconds = 0;
+
+	if (!file)
+		return 0;
+	if (fscanf(file, "%u", &seconds) != 1)
+		seconds = 0;
+	fclose(file);
+	return seconds;
+}
+
+unsigned mount_wait_limit(void)
+{
+	unsigned usual = read_seconds("/proc/sys/fs/fuse/default_request_timeout");
+	unsigned most = read_seconds("/proc/sys/fs/fuse/max_request_timeout");
+	unsigned seconds = usual && (!most || usual < most) ? usual : most;
+
+	return seconds * 600;
+}

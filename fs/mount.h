@@ -24,4 +24,11 @@ struct mount_words {
 void mount_words_begin(struct mount_words *words);
 void mount_words_end(struct mount_words *words);
 
+/*
+ * How long a read may be parked, in milliseconds; 0: for ever. That is a good part of the time after which the
+ * kernel gives up the whole connection for one unanswered request (sysctl fs.fuse.default_request_timeout
+ * and max_request_timeout, kernel 6.15 and later).
+ */
+unsigned mount_wait_limit(void);
+
 #endif

@@ -90,7 +90,7 @@ void nodes_clear(struct nodes *nodes)
 {
 	struct folder *folder, *next;
 
-	HASH_ITER (hh, nodes->folders, folder, next) {
+	HASH_ITER(hh, nodes->folders, folder, next) {
 		HASH_DEL(nodes->folders, folder);
 		free(folder);
 	}

@@ -28,7 +28,7 @@ void open_files_clear(struct open_files *files)
 {
 	struct open_file *file, *next;
 
-	HASH_ITER (hh, files->table, file, next)
+	HASH_ITER(hh, files->table, file, next)
 		open_file_free(files, file);
 }
 

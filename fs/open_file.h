@@ -26,6 +26,7 @@ struct open_file {
 	uint64_t node;
 	struct who who; /* at open(2) */
 	int flags; /* of open(2) */
+	bool touch; /* opened by our toucher: what it writes means nothing */
 	bool adopted; /* opened in an earlier life: by whom is not known */
 	unsigned writes;
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include "fs/io.h"
+#include "fs/notify.h"
 
 enum {
 	READDIR_BYTES_MAX = 64 << 10,
@@ -36,19 +37,33 @@ static bool find(fuse_req_t req, fuse_ino_t ino, struct place *place)
 	return node_find(&face_of(req)->nodes, ino, place);
 }
 
-/* QEMU tells nobody of disks that are plugged in: somebody who looks is a reason to ask it. */
-static void looked_at(const struct place *folder)
+/* The process that touches files for us: what it does has no effect but that watchers are told. */
+static bool is_toucher(fuse_req_t req)
 {
-	if (folder->domain)
+	const struct face *face = face_of(req);
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return face->notify && ctx->uid == face->uid && notify_is_toucher(face->notify, ctx->pid);
+}
+
+/* QEMU tells nobody of disks that are plugged in: somebody who looks is a reason to ask it. */
+static void looked_at(fuse_req_t req, const struct place *folder)
+{
+	if (folder->domain && !is_toucher(req))
 		domain_looked_at(folder->domain);
 }
 
-static void fill_stat(const struct face *face, const struct place *place, struct stat *stat)
+static void fill_stat(fuse_req_t req, const struct place *place, struct stat *stat)
 {
+	const struct face *face = face_of(req);
+
 	place_stat(place, stat);
 	stat->st_ino = node_id(place);
 	stat->st_uid = face->uid;
 	stat->st_gid = face->gid;
+	if (is_toucher(req))
+		stat->st_mode |=
+			S_IWUSR; /* it has no capabilities, and opens for writing what nobody writes */
 }
 
 /* --- names and attributes --- */
@@ -63,23 +78,54 @@ static void op_init(void *data, struct fuse_conn_info *conn)
 		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 }
 
-static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+static void reply_entry(fuse_req_t req, const struct place *place)
 {
 	struct fuse_entry_param entry = { 0 };
+
+	fill_stat(req, place, &entry.attr);
+	entry.ino = entry.attr.st_ino;
+	fuse_reply_entry(req, &entry);
+}
+
+/* A folder that is just being made or removed once more for those who watch. True if it has been answered. */
+static bool toucher_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fuse_entry_param entry = { 0 };
+	uint64_t node;
+
+	switch (notify_toucher_sees(face_of(req)->notify, parent, name, &node)) {
+	case FOLDER_ADDED:
+		fuse_reply_err(req, ENOENT);
+		return true;
+	case FOLDER_REMOVED:
+		entry.ino = entry.attr.st_ino = node;
+		entry.attr.st_mode = S_IFDIR | 0755;
+		entry.attr.st_uid = face_of(req)->uid;
+		entry.attr.st_nlink = 2;
+		fuse_reply_entry(req, &entry);
+		return true;
+	case FOLDER_OTHER:
+		break;
+	}
+	return false;
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
 	struct place folder, child;
 
 	if (!find(req, parent, &folder) || !place_is_folder(&folder)) {
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
-	looked_at(&folder);
+	if (is_toucher(req) && toucher_lookup(req, parent, name))
+		return;
+	looked_at(req, &folder);
 	if (!node_child(&folder, name, &child)) {
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
-	fill_stat(face_of(req), &child, &entry.attr);
-	entry.ino = entry.attr.st_ino;
-	fuse_reply_entry(req, &entry);
+	reply_entry(req, &child);
 }
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
@@ -101,7 +147,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		fuse_reply_err(req, ESTALE);
 		return;
 	}
-	fill_stat(face_of(req), &place, &stat);
+	fill_stat(req, &place, &stat);
 	fuse_reply_attr(req, &stat, 0);
 }
 
@@ -136,7 +182,15 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	fuse_reply_err(req, EPERM);
+	struct place folder, child;
+	uint64_t node;
+
+	if (is_toucher(req) &&
+	    notify_toucher_sees(face_of(req)->notify, parent, name, &node) == FOLDER_ADDED &&
+	    find(req, parent, &folder) && node_child(&folder, name, &child))
+		reply_entry(req, &child);
+	else
+		fuse_reply_err(req, EPERM);
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -155,10 +209,18 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 	fuse_reply_err(req, EPERM);
 }
 
-/* unlink and rmdir */
-static void op_remove(fuse_req_t req, fuse_ino_t parent, const char *name)
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	fuse_reply_err(req, EPERM);
+}
+
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	uint64_t node;
+	bool removed = is_toucher(req) && notify_toucher_sees(face_of(req)->notify, parent, name,
+							      &node) == FOLDER_REMOVED;
+
+	fuse_reply_err(req, removed ? 0 : EPERM);
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
@@ -204,6 +266,8 @@ static void reply_open(fuse_req_t req, struct fuse_file_info *fi)
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct place place;
+	bool touch;
+	int error;
 
 	if (!find(req, ino, &place)) {
 		fuse_reply_err(req, ESTALE);
@@ -213,12 +277,15 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, EISDIR);
 		return;
 	}
-	/* Mode bits do not stop root. */
-	if ((fi->flags & O_ACCMODE) != O_RDONLY && !place.file->write) {
-		fuse_reply_err(req, EACCES);
-		return;
+	touch = is_toucher(req);
+	if ((fi->flags & O_ACCMODE) != O_RDONLY && !touch) {
+		error = face_of(req)->read_only ? EROFS : place.file->write ? 0 : EACCES;
+		if (error) {
+			fuse_reply_err(req, error); /* mode bits do not stop root */
+			return;
+		}
 	}
-	open_new(req, &place, fi);
+	open_new(req, &place, fi)->touch = touch;
 	fi->direct_io = 1;
 	reply_open(req, fi);
 }
@@ -296,7 +363,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 		return;
 	}
 	if (offset == 0 || !file->list) {
-		looked_at(&folder);
+		looked_at(req, &folder);
 		open_file_list(file, &folder);
 		file->seen = place_stamp(&folder)->version;
 	}
@@ -407,8 +474,8 @@ const struct fuse_lowlevel_ops face_ops = {
 	.create = op_create,
 	.symlink = op_symlink,
 	.link = op_link,
-	.unlink = op_remove,
-	.rmdir = op_remove,
+	.unlink = op_unlink,
+	.rmdir = op_rmdir,
 	.rename = op_rename,
 	.open = op_open,
 	.opendir = op_opendir,

@@ -110,6 +110,8 @@ static int on_option(void *data, const char *word, int key, struct fuse_args *ar
 	}
 	if (!strcmp(word, "allow_other"))
 		options->allow_other = true;
+	else if (!strcmp(word, "ro"))
+		options->read_only = true;
 	else if (!is_dropped(word))
 		return 1;
 	return 0;

@@ -11,6 +11,7 @@
 
 struct options {
 	bool foreground, debug, help, version, list_files;
+	bool read_only; /* we see to that, not the kernel: our toucher writes (fs/notify.h) */
 	unsigned timeout_s;
 	char *runtime_dir; /* absolute; NULL: the default */
 	char *format; /* of image sources; NULL: as probed */

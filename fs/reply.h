@@ -20,6 +20,8 @@ struct reply {
 	size_t size; /* bytes wanted, or written */
 	struct op *op; /* what it waits for; NULL: it does not */
 	bool parking, interrupted;
+	uint64_t since; /* when it was parked until a job ends, by uv_now(); 0: it is not */
+	struct reply *prev, *next; /* those that are */
 };
 
 struct reply *reply_new(struct fuse_req *req, struct face *face);

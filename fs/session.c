@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include "fs/io.h"
 #include "fs/log.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
@@ -28,13 +29,14 @@ struct session {
 	uv_loop_t *loop;
 	uv_poll_t poll;
 	uv_prepare_t prepare;
+	uv_timer_t patience; /* the kernel's, where it has some */
 	struct fuse_buf buf;
 	bool mounted, serving, told_ready;
 };
 
 /* --- a descriptor that is not /dev/fuse --- */
 
-static ssize_t io_writev(int fd, struct iovec *iov, int count, void *data)
+static ssize_t custom_writev(int fd, struct iovec *iov, int count, void *data)
 {
 	ssize_t written;
 
@@ -45,7 +47,7 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *data)
 }
 
 /* The other side has gone: as if unmounted. */
-static ssize_t io_read(int fd, void *bytes, size_t size, void *data)
+static ssize_t custom_read(int fd, void *bytes, size_t size, void *data)
 {
 	ssize_t got = read(fd, bytes, size);
 
@@ -56,7 +58,7 @@ static ssize_t io_read(int fd, void *bytes, size_t size, void *data)
 	return got;
 }
 
-static const struct fuse_custom_io custom_io = { .writev = io_writev, .read = io_read };
+static const struct fuse_custom_io custom_io = { .writev = custom_writev, .read = custom_read };
 
 /* --- serving --- */
 
@@ -67,6 +69,7 @@ static void stop_serving(struct session *session)
 	session->serving = false;
 	uv_close((uv_handle_t *)&session->poll, NULL);
 	uv_close((uv_handle_t *)&session->prepare, NULL);
+	uv_close((uv_handle_t *)&session->patience, NULL);
 }
 
 /* Serves one request. Returns 0, or -errno: there is none, or there will be none any more. */
@@ -115,14 +118,27 @@ static void before_sleep(uv_prepare_t *prepare)
 		ops_wake_pollers(session->face);
 }
 
+static void on_patience(uv_timer_t *timer)
+{
+	struct session *session = timer->data;
+
+	io_expire_waits(session->face);
+}
+
 static void start_serving(struct session *session, int fd)
 {
+	unsigned limit = session->face->wait_limit_ms;
+
 	uv_poll_init(session->loop, &session->poll, fd); /* makes it non-blocking, too */
 	session->poll.data = session;
 	uv_poll_start(&session->poll, UV_READABLE, on_readable);
 	uv_prepare_init(session->loop, &session->prepare);
 	session->prepare.data = session;
 	uv_prepare_start(&session->prepare, before_sleep);
+	uv_timer_init(session->loop, &session->patience);
+	session->patience.data = session;
+	if (limit)
+		uv_timer_start(&session->patience, on_patience, limit / 8 + 1, limit / 8 + 1);
 	session->serving = true;
 }
 

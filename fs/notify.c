@@ -1,0 +1,446 @@
+/*
+ * What is told to those who watch; see fs/notify.h.
+ */
+#include "fs/notify.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+#include <utlist.h>
+#include "fs/face.h"
+#include "fs/log.h"
+#include "fs/node.h"
+#include "fs/toucher.h"
+
+enum {
+	ORDERS_MAX = 64, /* under way at once: what changes meanwhile is told in one go */
+	TOUCHERS_MAX = 4, /* given up ones included */
+	RESTART_MS =
+		1000, /* a toucher that dies again at once is started again only after so long */
+};
+
+/* A file that has changed lately. */
+struct notice {
+	char *path; /* below the mount point */
+	uint64_t node;
+	unsigned apart_ms;
+	uint64_t due; /* not to be told before, by uv_now() */
+	bool wanted, ordered;
+	struct notice *prev, *next;
+	UT_hash_handle hh;
+};
+
+/* An order for the toucher: a notice, or a folder to be made or removed. */
+struct order {
+	char what; /* as in fs/toucher.h */
+	struct notice *notice; /* NULL: a folder */
+	char *path, *name;
+	uint64_t parent, node;
+	struct order *prev, *next;
+};
+
+struct notify {
+	uv_loop_t *loop;
+	struct face *face;
+	char *mountpoint;
+	uv_timer_t timer; /* the next notice that is due */
+	uv_timer_t watchdog; /* the toucher's answer */
+	uv_timer_t restart;
+	uv_prepare_t prepare;
+	struct notice *table, *list;
+	struct order *folders; /* to be ordered, in order */
+	struct order *orders; /* under way, oldest first */
+	unsigned ordered;
+	struct toucher *toucher; /* NULL: none at the moment */
+	struct toucher *touchers[TOUCHERS_MAX]; /* all that are alive */
+	uint64_t started; /* when the last one was, by uv_now() */
+	bool running;
+	bool dirty; /* something may be sent that could not be before */
+};
+
+static void on_due(uv_timer_t *timer);
+static void on_stuck(uv_timer_t *timer);
+static void on_restart(uv_timer_t *timer);
+static void start_toucher(struct notify *notify);
+
+/* --- notices --- */
+
+static void notice_free(struct notify *notify, struct notice *notice)
+{
+	HASH_DEL(notify->table, notice);
+	DL_DELETE(notify->list, notice);
+	free(notice->path);
+	free(notice);
+}
+
+static char *folder_path(const struct domain *domain, const struct disk *disk)
+{
+	char *path;
+	int length;
+
+	if (disk)
+		length = asprintf(&path, "domains/%s/disks/%s", domain->name, disk->name);
+	else if (domain)
+		length = asprintf(&path, "domains/%s", domain->name);
+	else
+		length = asprintf(&path, ".");
+	if (length < 0)
+		abort();
+	return path;
+}
+
+static void want(struct notify *notify, const struct place *place, const char *folder,
+		 unsigned apart_ms)
+{
+	struct notice *notice;
+	char *path;
+
+	if (asprintf(&path, "%s/%s", folder, place->file->name) < 0)
+		abort();
+	HASH_FIND_STR(notify->table, path, notice);
+	if (notice) {
+		free(path);
+	} else {
+		notice = calloc(1, sizeof(*notice));
+		if (!notice)
+			abort();
+		notice->path = path;
+		notice->node = node_id(place);
+		HASH_ADD_KEYPTR(hh, notify->table, notice->path, strlen(notice->path), notice);
+		DL_APPEND(notify->list, notice);
+	}
+	/* The last figures of a job that has just ended are not to wait for their second. */
+	if (apart_ms < notice->apart_ms && notice->due > uv_now(notify->loop) + apart_ms)
+		notice->due = uv_now(notify->loop);
+	notice->apart_ms = apart_ms;
+	notice->wanted = true;
+	notify->dirty = true;
+}
+
+void notify_changed(struct notify *notify, struct domain *domain, struct disk *disk,
+		    enum topic topic)
+{
+	struct place place = { .model = notify->face->model, .domain = domain, .disk = disk };
+	bool slow = topic == TOPIC_PROGRESS && disk && disk_is_busy(disk);
+	char *folder;
+
+	if (!notify->running || topic == TOPIC_FIXED || topic == TOPIC_LISTING)
+		return;
+	folder = folder_path(domain, disk);
+	/* A file that is waited in is not touched: the toucher would wait for its reader (fs/toucher_main.c). */
+	for (place.file = place_table(&place); place.file->name; place.file++)
+		if (place.file->topic == topic && S_ISREG(place.file->mode) &&
+		    !(place.file->flags & FILE_WAITS))
+			want(notify, &place, folder, slow ? NOTIFY_PROGRESS_MS : NOTIFY_MS);
+	free(folder);
+}
+
+void notify_folder(struct notify *notify, const struct domain *domain, const struct disk *disk,
+		   bool added)
+{
+	struct place place = { .domain = (struct domain *)domain, .disk = (struct disk *)disk };
+	struct place parent = node_parent(&place);
+	struct order *order;
+
+	if (!notify->running)
+		return;
+	order = calloc(1, sizeof(*order));
+	if (!order)
+		abort();
+	order->what = added ? 'm' : 'r';
+	order->path = folder_path(domain, disk);
+	order->name = strdup(disk ? disk->name : domain->name);
+	order->node = node_id(&place);
+	order->parent = node_id(&parent);
+	DL_APPEND(notify->folders, order);
+	notify->dirty = true;
+}
+
+/* --- orders --- */
+
+static void order_free(struct order *order)
+{
+	free(order->path);
+	free(order->name);
+	free(order);
+}
+
+static void send_order(struct notify *notify, struct order *order)
+{
+	DL_APPEND(notify->orders, order);
+	if (notify->ordered++ == 0)
+		uv_timer_start(&notify->watchdog, on_stuck, NOTIFY_STUCK_MS, 0);
+	toucher_order(notify->toucher, order->what,
+		      order->notice ? order->notice->path : order->path);
+}
+
+static void order_notice(struct notify *notify, struct notice *notice)
+{
+	struct order *order = calloc(1, sizeof(*order));
+
+	if (!order)
+		abort();
+	order->what = 't';
+	order->notice = notice;
+	notice->wanted = false;
+	notice->ordered = true;
+	notice->due = uv_now(notify->loop) + notice->apart_ms;
+	send_order(notify, order);
+}
+
+/* Sends what is due. Returns when the next thing is, by uv_now(); 0: nothing is. */
+static uint64_t send_due(struct notify *notify)
+{
+	uint64_t now = uv_now(notify->loop), next = 0;
+	struct notice *notice, *following;
+
+	while (notify->folders && notify->ordered < ORDERS_MAX) {
+		struct order *order = notify->folders;
+
+		DL_DELETE(notify->folders, order);
+		send_order(notify, order);
+	}
+	DL_FOREACH_SAFE(notify->list, notice, following) {
+		if (notice->ordered)
+			continue;
+		if (notice->due <= now && !notice->wanted) {
+			notice_free(notify, notice);
+			continue;
+		}
+		if (notice->due <= now && face_is_read(notify->face, notice->node))
+			notice->due =
+				now + NOTIFY_MS; /* its reader waits: the toucher would, too */
+		if (notice->due <= now) {
+			if (notify->ordered < ORDERS_MAX)
+				order_notice(notify, notice);
+			continue;
+		}
+		if (!next || notice->due < next)
+			next = notice->due;
+	}
+	return next;
+}
+
+static void pump(struct notify *notify)
+{
+	uint64_t next;
+
+	if (!notify->running || !notify->toucher)
+		return;
+	notify->dirty = false;
+	next = send_due(notify);
+	if (next)
+		uv_timer_start(&notify->timer, on_due, next - uv_now(notify->loop), 0);
+	else
+		uv_timer_stop(&notify->timer);
+}
+
+/* The oldest order is over. */
+static void order_over(struct notify *notify)
+{
+	struct order *order = notify->orders;
+
+	if (!order)
+		return;
+	DL_DELETE(notify->orders, order);
+	notify->ordered--;
+	if (order->notice)
+		order->notice->ordered = false;
+	order_free(order);
+	notify->dirty = true;
+}
+
+/* What was under way is ordered again: told twice rather than never. */
+static void orders_again(struct notify *notify)
+{
+	while (notify->orders) {
+		struct order *last = notify->orders->prev;
+
+		if (last->notice) {
+			last->notice->wanted = true;
+			last->notice->ordered = false;
+			DL_DELETE(notify->orders, last);
+			order_free(last);
+		} else {
+			DL_DELETE(notify->orders, last);
+			DL_PREPEND(notify->folders, last);
+		}
+	}
+	notify->ordered = 0;
+	notify->dirty = true;
+	uv_timer_stop(&notify->watchdog);
+}
+
+/* --- the toucher --- */
+
+static void forget_toucher(struct notify *notify, struct toucher *toucher)
+{
+	for (int i = 0; i < TOUCHERS_MAX; i++)
+		if (notify->touchers[i] == toucher)
+			notify->touchers[i] = NULL;
+	if (notify->toucher == toucher)
+		notify->toucher = NULL;
+}
+
+static void answered(void *data, struct toucher *toucher)
+{
+	struct notify *notify = data;
+
+	if (toucher != notify->toucher)
+		return; /* given up long ago */
+	order_over(notify);
+	if (notify->ordered)
+		uv_timer_start(&notify->watchdog, on_stuck, NOTIFY_STUCK_MS, 0);
+	else
+		uv_timer_stop(&notify->watchdog);
+}
+
+static void died(void *data, struct toucher *toucher)
+{
+	struct notify *notify = data;
+	bool current = toucher == notify->toucher;
+
+	forget_toucher(notify, toucher);
+	if (!notify->running || !current)
+		return;
+	orders_again(notify);
+	if (uv_now(notify->loop) - notify->started < RESTART_MS)
+		uv_timer_start(&notify->restart, on_restart, RESTART_MS, 0);
+	else
+		start_toucher(notify);
+}
+
+static const struct toucher_handlers toucher_handlers = { .answered = answered, .died = died };
+
+static void start_toucher(struct notify *notify)
+{
+	int free_place = 0;
+
+	while (free_place < TOUCHERS_MAX && notify->touchers[free_place])
+		free_place++;
+	notify->started = uv_now(notify->loop);
+	if (free_place < TOUCHERS_MAX)
+		notify->toucher =
+			toucher_start(notify->loop, notify->mountpoint, &toucher_handlers, notify);
+	if (notify->toucher)
+		notify->touchers[free_place] = notify->toucher;
+	else
+		uv_timer_start(&notify->restart, on_restart, RESTART_MS, 0);
+}
+
+static void on_restart(uv_timer_t *timer)
+{
+	struct notify *notify = timer->data;
+
+	if (notify->running && !notify->toucher)
+		start_toucher(notify);
+}
+
+/* It hangs in a request, for whatever reason. It is killed, which may take effect much later, and another one goes on. */
+static void on_stuck(uv_timer_t *timer)
+{
+	struct notify *notify = timer->data;
+
+	log_line("the toucher does not answer; another one is started");
+	if (notify->orders && notify->orders->notice)
+		notify->orders->notice->due = uv_now(notify->loop) + NOTIFY_STUCK_MS;
+	toucher_kill(notify->toucher);
+	notify->toucher = NULL;
+	orders_again(notify);
+	start_toucher(notify);
+}
+
+static void on_due(uv_timer_t *timer)
+{
+	pump(timer->data);
+}
+
+static void before_sleep(uv_prepare_t *prepare)
+{
+	struct notify *notify = prepare->data;
+
+	if (notify->dirty)
+		pump(notify);
+}
+
+bool notify_is_toucher(const struct notify *notify, pid_t pid)
+{
+	for (int i = 0; i < TOUCHERS_MAX; i++)
+		if (notify->touchers[i] && toucher_pid(notify->touchers[i]) == pid)
+			return true;
+	return false;
+}
+
+enum notify_folder notify_toucher_sees(const struct notify *notify, uint64_t parent,
+				       const char *name, uint64_t *node)
+{
+	const struct order *order = notify->orders;
+
+	if (!order || order->notice || order->parent != parent || strcmp(order->name, name))
+		return FOLDER_OTHER;
+	*node = order->node;
+	return order->what == 'm' ? FOLDER_ADDED : FOLDER_REMOVED;
+}
+
+/* --- life --- */
+
+struct notify *notify_new(uv_loop_t *loop, struct face *face, const char *mountpoint)
+{
+	struct notify *notify = calloc(1, sizeof(*notify));
+
+	if (!notify)
+		abort();
+	notify->loop = loop;
+	notify->face = face;
+	notify->mountpoint = strdup(mountpoint);
+	uv_timer_init(loop, &notify->timer);
+	uv_timer_init(loop, &notify->watchdog);
+	uv_timer_init(loop, &notify->restart);
+	uv_prepare_init(loop, &notify->prepare);
+	notify->timer.data = notify->watchdog.data = notify->restart.data = notify->prepare.data =
+		notify;
+	return notify;
+}
+
+void notify_start(struct notify *notify)
+{
+	notify->running = true;
+	start_toucher(notify);
+	uv_prepare_start(&notify->prepare, before_sleep);
+}
+
+void notify_stop(struct notify *notify)
+{
+	struct notice *notice, *next;
+
+	notify->running = false;
+	orders_again(notify);
+	for (int i = 0; i < TOUCHERS_MAX; i++) {
+		if (!notify->touchers[i])
+			continue;
+		toucher_silence(notify->touchers[i]);
+		toucher_kill(notify->touchers[i]);
+		notify->touchers[i] = NULL;
+	}
+	notify->toucher = NULL;
+	DL_FOREACH_SAFE(notify->list, notice, next)
+		notice_free(notify, notice);
+	while (notify->folders) {
+		struct order *order = notify->folders;
+
+		DL_DELETE(notify->folders, order);
+		order_free(order);
+	}
+	uv_close((uv_handle_t *)&notify->timer, NULL);
+	uv_close((uv_handle_t *)&notify->watchdog, NULL);
+	uv_close((uv_handle_t *)&notify->restart, NULL);
+	uv_close((uv_handle_t *)&notify->prepare, NULL);
+}
+
+void notify_free(struct notify *notify)
+{
+	if (!notify)
+		return;
+	free(notify->mountpoint);
+	free(notify);
+}

@@ -1,0 +1,49 @@
+/*
+ * Telling those who watch files (inotify): what has changed is collected here, and touched through the mount by the toucher, at most
+ * once in a while a file; folders that come and go are made and removed there once more. Fed by the model's watcher, asked by
+ * fs/ops.c what to make of the toucher's own requests. poll(2) does not come through here.
+ */
+#ifndef FS_NOTIFY_H
+#define FS_NOTIFY_H
+
+#include <uv.h>
+#include "fs/files.h"
+
+struct notify;
+struct face;
+
+enum {
+	NOTIFY_MS = 10, /* two notices of a file are at least so far apart */
+	NOTIFY_PROGRESS_MS = 1000, /* and of `progress`, while its job is live */
+	NOTIFY_STUCK_MS =
+		2000, /* a toucher that has not answered for so long is given up for a new one */
+};
+
+struct notify *notify_new(uv_loop_t *loop, struct face *face, const char *mountpoint);
+/* The mount is there: from now on changes are told. */
+void notify_start(struct notify *notify);
+/* No more notices; the toucher ends. */
+void notify_stop(struct notify *notify);
+/* After notify_stop(), when the loop has run its closing callbacks. NULL is ignored. */
+void notify_free(struct notify *notify);
+
+/* @topic of the domain, of its disk, or of the mount has changed. May be called anywhere: nothing is told before the loop turns. */
+void notify_changed(struct notify *notify, struct domain *domain, struct disk *disk,
+		    enum topic topic);
+/* The folder has come, or is about to go. */
+void notify_folder(struct notify *notify, const struct domain *domain, const struct disk *disk,
+		   bool added);
+
+/* --- the toucher's own requests --- */
+
+bool notify_is_toucher(const struct notify *notify, pid_t pid);
+enum notify_folder {
+	FOLDER_OTHER, /* not what the toucher is at: as for everybody */
+	FOLDER_ADDED, /* about to be made: not there yet */
+	FOLDER_REMOVED, /* about to be removed: still there */
+};
+/* What @name below the node @parent is for the toucher; *@node is the id of one that is being removed. */
+enum notify_folder notify_toucher_sees(const struct notify *notify, uint64_t parent,
+				       const char *name, uint64_t *node);
+
+#endif
