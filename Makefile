@@ -11,8 +11,7 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unu
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) $(CFLAGS) $(if $(WERROR),-Werror) $(SANFLAGS) -I. -D_FILE_OFFSET_BITS=64 \
 	-DFUSE_USE_VERSION=314 -DBLOCKJOBFS_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES))
-SANFLAGS := $(if $(SAN),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
-comma := ,
+SANFLAGS := $(if $(SAN),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 LIBS = $(shell pkg-config --libs $(PACKAGES))
 
 SOURCES := $(wildcard qmp/*.c jobs/*.c fs/*.c)
