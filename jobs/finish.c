@@ -258,10 +258,22 @@ static void record_end(struct job *job, const struct qmp_event *event)
 		job->length = event->length;
 }
 
+/*
+ * A start that QEMU refuses late has had a job for a moment: `created`, `null`, and then the refusal (block_job_create() and
+ * job_early_fail(); tried with a negative speed). Only what comes after `created` is evidence of a job.
+ */
+static bool proves_start(const struct qmp_event *event)
+{
+	return !event->status ||
+	       (strcmp(event->status, "created") && strcmp(event->status, "null"));
+}
+
 void finish_job_event(struct disk *disk, const struct qmp_event *event)
 {
 	struct job *job = disk->job;
 
+	if (job->phase == JOB_STARTING && !proves_start(event))
+		return;
 	if (job->phase == JOB_STARTING)
 		disk_job_seen(disk);
 	switch (event->kind) {
