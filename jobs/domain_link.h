@@ -150,7 +150,7 @@ void finish_tell_errors(struct disk *disk);
 /* --- pull.c --- */
 /* Keeps the chain as it is when @job begins. */
 void disk_remember_chain(struct disk *disk, struct job *job);
-/* A job that QEMU shows and we have not started in this life is on @disk. */
+/* A job that QEMU shows and we have not started in this life is on @disk. What QEMU says of it is not taken over yet. */
 void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info);
 /* There is evidence that the start command was carried out. */
 void disk_job_seen(struct disk *disk);

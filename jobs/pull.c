@@ -71,7 +71,6 @@ void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info)
 	disk_remember_chain(disk, job);
 	job->phase = JOB_LIVE;
 	disk_job_seen(disk);
-	disk_update_job(disk, info);
 }
 
 /* --- pull --- */

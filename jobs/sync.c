@@ -117,6 +117,8 @@ static void adopt_ended(struct disk *disk, struct found_job *found)
 	if (disk_is_busy(disk))
 		return;
 	disk_adopt_job(disk, &found->info);
+	/* Not disk_update_job(), which would take it for one that is still to be dismissed. */
+	job_update(disk->job, &found->info, uv_hrtime());
 	disk->job->outcome_known = true;
 	disk->job->cancelled = found->info.error && !strcmp(found->info.error, strerror(ECANCELED));
 	if (disk->job->cancelled) {
@@ -149,8 +151,10 @@ static void adopt_jobs(struct domain *domain, const struct qmp_layout *layout)
 		if (disk && job->dismissed)
 			adopt_ended(disk, job);
 		else if (disk && !disk_is_busy(disk) && strcmp(job->info.status, "concluded") &&
-			 strcmp(job->info.status, "null"))
+			 strcmp(job->info.status, "null")) {
 			disk_adopt_job(disk, &job->info);
+			disk_update_job(disk, &job->info);
+		}
 		job->dismissed = false;
 	}
 }
