@@ -152,12 +152,9 @@ static void stream(struct qemu *qemu, size_t number, const struct qmp_value *arg
 	struct qemu_job *job;
 	size_t disk;
 
-	for (disk = 0; disk < qemu->disk_count; disk++) {
-		const char *name = qemu->disks[disk].name;
-
-		if (!strncmp(node, name, strlen(name)) && !strcmp(node + strlen(name), "-top"))
+	for (disk = 0; disk < qemu->disk_count; disk++)
+		if (!strcmp(node, qemu_node_name(&qemu->disks[disk], 0)))
 			break;
-	}
 	if (disk == qemu->disk_count) {
 		refused(qemu, number, "Cannot find device");
 		return;
@@ -396,6 +393,8 @@ void qemu_release(struct qemu *qemu)
 void qemu_set_daemon(struct qemu *qemu)
 {
 	qemu->daemon = true;
+	for (size_t i = 0; i < qemu->disk_count; i++)
+		qemu->disks[i].bare = true;
 	peer_set_answer(
 		qemu->peer, "query-qmp-schema",
 		"[{'meta-type': 'command', 'name': 'query-jobs', 'arg-type': '0'},"

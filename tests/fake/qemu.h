@@ -26,6 +26,7 @@ struct qemu_job {
 
 struct qemu_disk {
 	char *name;
+	bool bare; /* the node on top has the disk's name: in a storage daemon there is nothing else to call it by */
 	bool gone; /* unplugged */
 	bool pulled;
 	int left; /* how many of mid and base are still there once it is pulled */
@@ -91,6 +92,8 @@ void qemu_drop_held(struct qemu *qemu);
 struct qmp_value *qemu_block(const struct qemu *qemu);
 struct qmp_value *qemu_nodes(const struct qemu *qemu);
 struct qmp_value *qemu_graph(const struct qemu *qemu);
+/* The node of @level (0: the active image). Static: until the next call. */
+const char *qemu_node_name(const struct qemu_disk *disk, int level);
 /* False: it is not there, or not loose. */
 bool qemu_drop_node(struct qemu *qemu, const char *node);
 

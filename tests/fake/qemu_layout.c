@@ -14,12 +14,13 @@ enum {
 	IDS = 8, /* numbers in the graph for each disk: a node and its file for each level, the device */
 };
 
-/* Static: until the next call. */
-static const char *node_name(const struct qemu_disk *disk, int level)
+const char *qemu_node_name(const struct qemu_disk *disk, int level)
 {
 	static char name[300];
+	bool bare = disk->bare && !level;
 
-	snprintf(name, sizeof(name), "%s-%s", disk->name, levels[level]);
+	snprintf(name, sizeof(name), "%s%s%s", disk->name, bare ? "" : "-",
+		 bare ? "" : levels[level]);
 	return name;
 }
 
@@ -34,7 +35,7 @@ static struct qmp_value *image(const struct qemu_disk *disk, int level, bool who
 	struct qmp_value *info = qmp_object();
 	char file[320];
 
-	snprintf(file, sizeof(file), "/vm/%s.qcow2", node_name(disk, level));
+	snprintf(file, sizeof(file), "/vm/%s-%s.qcow2", disk->name, levels[level]);
 	qmp_add_text(info, "filename", file);
 	qmp_add_text(info, "format", "qcow2");
 	qmp_add_number(info, "virtual-size", 64 << 20);
@@ -51,7 +52,7 @@ struct qmp_value *qemu_block(const struct qemu *qemu)
 		const struct qemu_disk *disk = &qemu->disks[i];
 		struct qmp_value *device = qmp_object(), *inserted = qmp_object();
 
-		qmp_add_text(inserted, "node-name", node_name(disk, 0));
+		qmp_add_text(inserted, "node-name", qemu_node_name(disk, 0));
 		qmp_add_value(inserted, "image", image(disk, 0, true));
 		qmp_add_text(device, "device", "");
 		qmp_add_text(device, "qdev", disk->name);
@@ -70,7 +71,7 @@ struct qmp_value *qemu_nodes(const struct qemu *qemu)
 		for (int level = 0; level < LEVELS; level++) {
 			struct qmp_value *node = qmp_object();
 
-			qmp_add_text(node, "node-name", node_name(&qemu->disks[i], level));
+			qmp_add_text(node, "node-name", qemu_node_name(&qemu->disks[i], level));
 			qmp_add_text(node, "drv", "qcow2");
 			qmp_add_value(node, "image", image(&qemu->disks[i], level, false));
 			if (is_there(&qemu->disks[i], level))
@@ -109,7 +110,7 @@ static void add_disk(const struct qemu_disk *disk, int64_t id, struct qmp_value 
 		if (!is_there(disk, level))
 			continue;
 		snprintf(file, sizeof(file), "#block%03d", (int)node);
-		add_node(nodes, node, "block-driver", node_name(disk, level));
+		add_node(nodes, node, "block-driver", qemu_node_name(disk, level));
 		add_node(nodes, node + 1, "block-driver", file);
 		add_edge(edges, node, node + 1, "file");
 		if (level + 1 < LEVELS && !(level == 0 && disk->pulled))
@@ -145,7 +146,7 @@ bool qemu_drop_node(struct qemu *qemu, const char *node)
 
 		/* Only the uppermost of those that are left has no parent. */
 		if (disk->pulled && disk->left &&
-		    !strcmp(node, node_name(disk, LEVELS - disk->left))) {
+		    !strcmp(node, qemu_node_name(disk, LEVELS - disk->left))) {
 			disk->left--;
 			return true;
 		}
