@@ -73,49 +73,49 @@ void face_set_model(struct face *face, struct model *model)
 	nodes_init(&face->nodes, model);
 }
 
-/* --- who waits to read --- */
+/* --- files that somebody waits for --- */
 
-struct reading {
+struct busy_node {
 	uint64_t node;
 	unsigned count;
 	UT_hash_handle hh;
 };
 
-static struct reading *find_reading(const struct face *face, uint64_t node)
+static struct busy_node *find_busy(const struct face *face, uint64_t node)
 {
-	struct reading *reading;
+	struct busy_node *busy;
 
-	HASH_FIND(hh, face->reading, &node, sizeof(node), reading);
-	return reading;
+	HASH_FIND(hh, face->busy, &node, sizeof(node), busy);
+	return busy;
 }
 
-void face_read_begins(struct face *face, uint64_t node)
+void face_node_busy(struct face *face, uint64_t node)
 {
-	struct reading *reading = find_reading(face, node);
+	struct busy_node *busy = find_busy(face, node);
 
-	if (!reading) {
-		reading = calloc(1, sizeof(*reading));
-		if (!reading)
+	if (!busy) {
+		busy = calloc(1, sizeof(*busy));
+		if (!busy)
 			abort();
-		reading->node = node;
-		HASH_ADD(hh, face->reading, node, sizeof(reading->node), reading);
+		busy->node = node;
+		HASH_ADD(hh, face->busy, node, sizeof(busy->node), busy);
 	}
-	reading->count++;
+	busy->count++;
 }
 
-void face_read_ends(struct face *face, uint64_t node)
+void face_node_free(struct face *face, uint64_t node)
 {
-	struct reading *reading = find_reading(face, node);
+	struct busy_node *busy = find_busy(face, node);
 
-	if (!reading || --reading->count)
+	if (!busy || --busy->count)
 		return;
-	HASH_DEL(face->reading, reading);
-	free(reading);
+	HASH_DEL(face->busy, busy);
+	free(busy);
 }
 
-bool face_is_read(const struct face *face, uint64_t node)
+bool face_node_is_busy(const struct face *face, uint64_t node)
 {
-	return find_reading(face, node) != NULL;
+	return find_busy(face, node) != NULL;
 }
 
 void face_clear(struct face *face)

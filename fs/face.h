@@ -16,7 +16,7 @@ struct face {
 	uid_t uid; /* of every file */
 	gid_t gid;
 	struct notify *notify; /* tells those who watch; NULL: nobody is told (tests) */
-	struct reading *reading; /* files that somebody waits to read */
+	struct busy_node *busy; /* files with a read or a write that waits */
 	bool read_only; /* -o ro: nobody may write */
 	struct reply *waits; /* reads parked until a job ends, oldest first */
 	unsigned wait_limit_ms; /* one may be parked so long; 0: for ever */
@@ -31,11 +31,14 @@ extern const struct model_watcher face_watcher;
 void face_init(struct face *face);
 /* After model_new(), before anything is added. */
 void face_set_model(struct face *face, struct model *model);
-/* Somebody begins, or has ended, to wait for a read of this node. */
-void face_read_begins(struct face *face, uint64_t node);
-void face_read_ends(struct face *face, uint64_t node);
+/*
+ * A read or a write of this node begins, or ceases, to wait. The kernel holds locks of the file meanwhile, which the toucher would
+ * wait for.
+ */
+void face_node_busy(struct face *face, uint64_t node);
+void face_node_free(struct face *face, uint64_t node);
 /* True while anybody does. */
-bool face_is_read(const struct face *face, uint64_t node);
+bool face_node_is_busy(const struct face *face, uint64_t node);
 /* After the session's end. */
 void face_clear(struct face *face);
 

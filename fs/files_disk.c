@@ -56,7 +56,7 @@ static const struct key pull_keys[] = {
 
 static const struct key speed_keys[] = {
 	{
-		.name = "rate",
+		.name = "speed",
 		.kind = KEY_BYTES,
 		.positional = true,
 		.required = true,

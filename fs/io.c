@@ -52,7 +52,7 @@ static void read_done(struct op *op, int status, void *data)
 	struct place place;
 
 	reply->op = NULL;
-	face_read_ends(reply->face, reply->node);
+	face_node_free(reply->face, reply->node);
 	if (reply->since)
 		DL_DELETE(reply->face->waits, reply);
 	if (status < 0)
@@ -69,7 +69,7 @@ static void read_later(struct reply *reply, const struct place *place, const str
 	struct target target = place_target(place);
 	struct op *op = op_new(&target, who, read_done, reply);
 
-	face_read_begins(reply->face, reply->node);
+	face_node_busy(reply->face, reply->node);
 	if (!reply_park(reply, op))
 		return;
 	if (place->file->flags & FILE_WAITS) {
@@ -119,6 +119,10 @@ void io_read(struct reply *reply)
 	const char *answer;
 	size_t left;
 
+	if (reply->face->model->stopping) {
+		give_error(reply, -ESHUTDOWN);
+		return;
+	}
 	if (file && file->node == reply->node) {
 		if (open_file_answers(file, reply->offset, &answer, &left)) {
 			reply_bytes(reply, answer, left < reply->size ? left : reply->size);
@@ -154,6 +158,7 @@ static void write_done(struct op *op, int status, void *data)
 	uint64_t end = status < 0 ? reply->offset : reply->offset + reply->size;
 
 	reply->op = NULL;
+	face_node_free(reply->face, reply->node);
 	if (file)
 		open_file_set_answer(file, op->answer, end);
 	if (status < 0)
@@ -211,6 +216,10 @@ void io_write(struct reply *reply, const char *bytes)
 		give_error(reply, -ENODEV);
 		return;
 	}
+	if (place.model->stopping) {
+		give_error(reply, -ESHUTDOWN);
+		return;
+	}
 	/* Who opened it decides what is allowed: nobody knows that of an open file of an earlier life. */
 	if (!file || file->node != reply->node) {
 		give_error(reply, -ESTALE);
@@ -225,6 +234,7 @@ void io_write(struct reply *reply, const char *bytes)
 	op = op_new(&target, &file->who, write_done, reply);
 	op_set_written(op, bytes, reply->size);
 	reason = no_command(file, reply, bytes);
+	face_node_busy(reply->face, reply->node);
 	if (!reply_park(reply, op))
 		return;
 	if (reason)

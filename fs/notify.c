@@ -207,9 +207,9 @@ static uint64_t send_due(struct notify *notify)
 			notice_free(notify, notice);
 			continue;
 		}
-		if (notice->due <= now && face_is_read(notify->face, notice->node))
+		if (notice->due <= now && face_node_is_busy(notify->face, notice->node))
 			notice->due =
-				now + NOTIFY_MS; /* its reader waits: the toucher would, too */
+				now + NOTIFY_MS; /* somebody waits for it: the toucher would, too */
 		if (notice->due <= now) {
 			if (notify->ordered < ORDERS_MAX)
 				order_notice(notify, notice);

@@ -249,7 +249,8 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 	free(domain->run_state);
 	domain->run_state = NULL;
 	domain_set_link_error(domain, reason);
-	domain_set_state(domain, DOMAIN_DISCONNECTED, reason);
+	/* A socket whose queue of clients is full: they wait for the one that it serves. */
+	domain_set_state(domain, code == -EAGAIN ? DOMAIN_BUSY : DOMAIN_DISCONNECTED, reason);
 	refresh_link_lost(domain);
 	jobs_after_loss(domain, code);
 	if (domain->engine && engine_link_closed(domain->engine, code))

@@ -154,7 +154,8 @@ pid_t engine_folder_pid(const struct engine_folder *folder)
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	char text[32] = "";
 	pid_t pid = 0;
-	int fd = folder->pidfile ? open(folder->pidfile, O_RDWR | O_CLOEXEC) : -1;
+	/* Without the lock it is somebody else's engine. */
+	int fd = folder->lock >= 0 ? open(folder->pidfile, O_RDWR | O_CLOEXEC) : -1;
 
 	if (fd < 0)
 		return 0;

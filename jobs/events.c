@@ -31,10 +31,8 @@ static struct qmp_value *event_new(struct model *model, const char *event, struc
 	qmp_add_text(line, "event", event);
 	qmp_add_number(line, "seq", (int64_t)++model->seq);
 	qmp_add_text(line, "time", time);
-	if (domain)
-		qmp_add_text(line, "domain", domain->name);
-	if (disk)
-		qmp_add_text(line, "disk", disk->name);
+	qmp_add_text(line, "domain", domain ? domain->name : NULL);
+	qmp_add_text(line, "disk", disk ? disk->name : NULL);
 	return line;
 }
 
@@ -61,10 +59,11 @@ static void event_tell(struct model *model, struct qmp_value *line, struct domai
 	text_free(text);
 }
 
+/* NULL: the event is about no job. Every event has these keys, so that they can be looked up without asking first. */
 static void add_job(struct qmp_value *line, const struct job *job)
 {
-	qmp_add_text(line, "job", job->id);
-	qmp_add_text(line, "type", job->type);
+	qmp_add_text(line, "job", job ? job->id : NULL);
+	qmp_add_text(line, "type", job ? job->type : NULL);
 }
 
 static void add_end(struct qmp_value *line, const struct job *job)
@@ -86,6 +85,7 @@ void event_plain(struct domain *domain, struct disk *disk, const char *event, co
 {
 	struct qmp_value *line = event_new(domain->model, event, domain, disk);
 
+	add_job(line, NULL);
 	if (reason)
 		qmp_add_text(line, "reason", reason);
 	event_tell(domain->model, line, domain, disk);
@@ -143,6 +143,7 @@ void event_refused(const struct target *target, const struct who *by, const char
 	struct domain *domain = target->disk ? target->disk->domain : target->domain;
 	struct qmp_value *line = event_new(target->model, "command-refused", domain, target->disk);
 
+	add_job(line, NULL);
 	qmp_add_text(line, "errno", errno_name);
 	qmp_add_text(line, "error", reason);
 	add_by(line, by);
@@ -155,6 +156,7 @@ void event_chain_changed(struct disk *disk)
 	struct qmp_value *line = event_new(model, "chain-changed", disk->domain, disk);
 	struct qmp_value *chain = qmp_array();
 
+	add_job(line, NULL);
 	qmp_add_number(line, "generation", (int64_t)disk->generation);
 	for (size_t i = 0; i < disk->depth; i++)
 		qmp_append_text(chain, disk->chain[i].path);

@@ -104,6 +104,19 @@ static long read_index(const char *text)
 	return errno || strcmp(end, "]") ? -1 : index;
 }
 
+/* The path, as it is or as `chain` shows it, or what QEMU calls the image. */
+static bool is_name_of(const char *text, const struct qmp_image *image)
+{
+	struct text *shown = text_new();
+	bool is;
+
+	text_put_path(shown, image->path);
+	is = !strcmp(text, image->path) || !strcmp(text, image->filename) ||
+	     !strcmp(text, text_bytes(shown));
+	text_free(shown);
+	return is;
+}
+
 void disk_find_image(struct op *op, const struct word *word, find_image_fn found, void *data)
 {
 	struct disk *disk = op->target.disk;
@@ -120,8 +133,7 @@ void disk_find_image(struct op *op, const struct word *word, find_image_fn found
 		return;
 	}
 	for (size_t i = 0; i < disk->depth; i++) {
-		if (!strcmp(word->text, disk->chain[i].path) ||
-		    !strcmp(word->text, disk->chain[i].filename)) {
+		if (is_name_of(word->text, &disk->chain[i])) {
 			found(op, (long)i, data);
 			return;
 		}

@@ -9,6 +9,7 @@
 #include <utlist.h>
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
+#include "qmp/flush.h"
 
 static void keep(char **kept, const char *text)
 {
@@ -87,6 +88,11 @@ void finish_publish(struct disk *disk)
 	struct job *job = disk->job;
 
 	finish_tell_errors(disk);
+	if (job->flush_error) {
+		job->outcome_known = true;
+		job->cancelled = false;
+		keep(&job->error, job->flush_error);
+	}
 	if (!job->told)
 		disk_job_seen(disk);
 	job->phase = JOB_ENDED;
@@ -125,10 +131,12 @@ void finish_link_lost(struct disk *disk)
 	 */
 	if (job->phase < JOB_CONCLUDED)
 		job->phase = JOB_LIVE;
-	job->dismissing = false;
+	job->dismissing = job->flushing = false;
 }
 
-/* --- finalize, dismiss --- */
+static void flush_idle(struct disk *disk);
+
+/* --- the end of the end --- */
 
 /* QEMU no longer has the job: the chain is to be read, then the word can be shown. */
 static void concluded(struct disk *disk)
@@ -143,6 +151,90 @@ static void concluded(struct disk *disk)
 	model_stop_step(disk->domain->model);
 }
 
+/* --- nothing is completed that a killed QEMU would lose (qmp/flush.h) --- */
+
+static struct qmp_flush flush_of(const struct disk *disk)
+{
+	return (struct qmp_flush){
+		.node = disk->chain[0].node,
+		.file_node = disk->file_node,
+		.format = disk->chain[0].format,
+		.backing_node = disk->depth > 1 ? disk->chain[1].node : NULL,
+		.ours = disk->domain->engine && (disk->depth == 1 || disk->chain[1].node),
+	};
+}
+
+static void flushed_idle(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+
+	if (disk && disk->job->phase == JOB_FINALIZING && (!error || error->code != -EHOSTDOWN)) {
+		if (error && error->code != -ETIMEDOUT &&
+		    asprintf(&disk->job->flush_error, "flush: %s", error->text) < 0)
+			abort();
+		if (error && error->code == -ETIMEDOUT)
+			flush_idle(disk); /* it takes its time */
+		else
+			concluded(disk);
+	}
+	free(call);
+}
+
+static void flush_idle(struct disk *disk)
+{
+	struct domain_link *link = disk->domain->link;
+	struct qmp_flush flush = flush_of(disk);
+	struct call *call = call_new(disk, NULL);
+
+	if (job_final_state(disk->job) == JOB_COMPLETED &&
+	    qmp_flush_idle(link->qmp, link->features, &flush, flushed_idle, call))
+		return;
+	free(call);
+	concluded(disk);
+}
+
+static void flushed_pending(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+
+	if (disk && disk->job->flushing) {
+		disk->job->flushing = false;
+		disk->job->flushed = !error;
+		if (error && error->code == -EREMOTEIO) {
+			if (asprintf(&disk->job->flush_error, "flush: %s", error->text) < 0)
+				abort();
+			qmp_job_cancel(disk->domain->link->qmp, disk->job->id, NULL, NULL);
+		} else if (!error || error->code == -ETIMEDOUT) {
+			finish_step(disk); /* on with it, or once more */
+		}
+	}
+	free(call);
+}
+
+/* True if a flush is under way, or has failed. */
+static bool flush_pending(struct disk *disk)
+{
+	struct domain_link *link = disk->domain->link;
+	struct qmp_flush flush = flush_of(disk);
+	struct job *job = disk->job;
+	struct call *call;
+
+	if (job->flushed)
+		return false;
+	if (job->flushing || job->flush_error)
+		return true;
+	call = call_new(disk, NULL);
+	job->flushing = qmp_flush_pending(link->qmp, link->features, &flush, flushed_pending, call);
+	if (!job->flushing)
+		free(call);
+	job->flushed = !job->flushing; /* no way to do it: then after the end, as well as may be */
+	return job->flushing;
+}
+
+/* --- dismissing --- */
+
 static void dismissed(void *data, const struct qmp_error *error)
 {
 	struct call *call = data;
@@ -150,12 +242,11 @@ static void dismissed(void *data, const struct qmp_error *error)
 
 	if (disk && disk->job->phase == JOB_FINALIZING && disk->job->dismissing) {
 		disk->job->dismissing = false;
-		if (!error ||
-		    error->code == -EREMOTEIO) /* refused: somebody else has dismissed it */
-			concluded(disk);
+		/* Refused: somebody else has dismissed it. Not answered: the next look finds it concluded or gone. */
+		if (!error || error->code == -EREMOTEIO)
+			flush_idle(disk);
 		else if (error->code == -ETIMEDOUT)
-			domain_be_patient(
-				disk->domain); /* the next look finds it concluded or gone */
+			domain_be_patient(disk->domain);
 	}
 	free(call);
 }
@@ -206,7 +297,7 @@ static void finalize(struct disk *disk)
 {
 	struct domain_link *link = disk->domain->link;
 
-	if (disk->job->phase != JOB_LIVE || link->syncing)
+	if (disk->job->phase != JOB_LIVE || flush_pending(disk) || link->syncing)
 		return; /* domain_pump() comes back to it */
 	close_listing(disk);
 	qmp_job_finalize(link->qmp, disk->job->id, finalized, call_new(disk, NULL));

@@ -223,14 +223,11 @@ static int read_quoted(struct parser *p, size_t *at, char *out)
 	return 0;
 }
 
+/* A quote inside is a byte like others: paths have them. */
 static int read_plain(struct parser *p, size_t *at, char *out)
 {
-	while (*at < p->length && p->bytes[*at] != ' ' && p->bytes[*at] != '\t') {
-		if (p->bytes[*at] == '"')
-			return fail(p, -EINVAL, *at, 1,
-				    "a quote inside a word; quote the whole value");
+	while (*at < p->length && p->bytes[*at] != ' ' && p->bytes[*at] != '\t')
 		*out++ = p->bytes[(*at)++];
-	}
 	*out = 0;
 	return 0;
 }
@@ -312,6 +309,8 @@ static int json_member(void *data, const char *name, const struct qmp_value *val
 		if (key->kind == KEY_FLAG && !qmp_value_flag(value, NULL, false))
 			return 0;
 		text = qmp_value_flag(value, NULL, false) ? "1" : "0";
+	} else if (qmp_value_is_number(value) && qmp_value_number(value, NULL, 0) == INT64_MAX) {
+		return fail(p, -EINVAL, 0, 0, "%s is too large", name);
 	} else if (qmp_value_is_number(value) && key->kind != KEY_CHOICE && key->kind != KEY_TEXT) {
 		snprintf(number, sizeof(number), "%lld",
 			 (long long)qmp_value_number(value, NULL, -1));

@@ -3,7 +3,7 @@
  *
  *	command = [ word { blank word } ] [ newline ] | json-object [ newline ]
  *	word    = key "=" value | flag | value          (a bare value only where the row has a positional key)
- *	value   = { any byte but blank, quote, newline } | '"' { byte | \" | \\ | \n | \t | \ooo } '"'
+ *	value   = [ any byte but blank, quote, newline { any byte but blank, newline } ] | '"' { byte | \" | \\ | \n | \t | \ooo } '"'
  *
  * Keys may come in any order, each at most once. A command has no second line and no NUL.
  */

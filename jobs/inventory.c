@@ -30,6 +30,7 @@ void disk_free(struct disk *disk)
 	for (size_t i = 0; i < disk->history_count; i++)
 		free(disk->history[i]);
 	event_log_clear(&disk->log);
+	free(disk->file_node);
 	free(disk->error);
 	free(disk->name);
 	free(disk->identity);
@@ -155,6 +156,9 @@ static bool chain_differs(const struct disk *disk, const struct qmp_disk_info *i
 static void take_chain(struct disk *disk, struct qmp_disk_info *info)
 {
 	chain_free(disk->chain, disk->depth);
+	free(disk->file_node);
+	disk->file_node = info->file_node;
+	info->file_node = NULL;
 	disk->chain = info->chain;
 	disk->depth = info->depth;
 	info->chain = NULL;

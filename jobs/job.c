@@ -113,6 +113,7 @@ void job_free(struct job *job)
 	free(job->error);
 	free(job->qemu_state);
 	free(job->io_status);
+	free(job->flush_error);
 	free(job->io_operation);
 	free(job->io_action);
 	job_free(job->previous);

@@ -46,6 +46,8 @@ struct job {
 	bool ours; /* started by blockjobfs, by whichever life of it: its id tells */
 	bool seen; /* QEMU has shown it, or told of it */
 	bool unanswered; /* the start command timed out: it may or may not have been carried out */
+	bool flushing, flushed; /* the image, before it is finalized */
+	char *flush_error; /* it could not be flushed: the job was cancelled for that, and has failed */
 	bool dismissing; /* job-dismiss is sent */
 	bool drop_failed; /* a node that it no longer uses could not be dropped */
 	bool told; /* job-started is in the logs */

@@ -98,35 +98,35 @@ void op_complete(struct op *op, int status)
 	op_end(op, status);
 }
 
-/* What was written, as it stands in `error`: one line, control characters as \xNN, not endless. */
+enum {
+	WRITTEN_MAX = 1024, /* bytes of the command that are kept in `error` */
+};
+
+/* What was written, as it stands in `error`: one line, fit for a terminal, not endless. */
 static void put_written(struct text *out, const struct op *op)
 {
 	size_t length = op->written_length;
 
 	if (length && op->written[length - 1] == '\n')
 		length--;
-	for (size_t i = 0; i < length && i < 1024; i++) {
-		unsigned char byte = (unsigned char)op->written[i];
-
-		if (byte < ' ' || byte == 127)
-			text_printf(out, "\\x%02x", byte);
-		else
-			text_append(out, &op->written[i], 1);
-	}
-	text_puts(out, length > 1024 ? "...\n" : "\n");
+	text_put_safe(out, op->written, length < WRITTEN_MAX ? length : WRITTEN_MAX);
+	text_puts(out, length > WRITTEN_MAX ? "...\n" : "\n");
 }
 
-/* The width of the first @bytes bytes in put_written(). */
+/* How many columns a part of the command takes in put_written(). */
 static size_t written_width(const struct op *op, size_t offset, size_t bytes)
 {
+	struct text *shown = text_new();
 	size_t width = 0;
 
-	for (size_t i = offset; i < offset + bytes && i < op->written_length; i++) {
-		unsigned char byte = (unsigned char)op->written[i];
-
-		if ((byte & 0xc0) != 0x80) /* a character of several bytes is one column */
-			width += byte < ' ' || byte == 127 ? 4 : 1;
-	}
+	if (offset < op->written_length)
+		text_put_safe(shown, op->written + offset,
+			      bytes < op->written_length - offset ? bytes
+								  : op->written_length - offset);
+	for (const char *at = text_bytes(shown); *at; at++)
+		width += ((unsigned char)*at & 0xc0) !=
+			 0x80; /* a character of several bytes is one column */
+	text_free(shown);
 	return width;
 }
 
@@ -142,14 +142,19 @@ static void put_caret(struct text *out, const struct op *op, size_t offset, size
 	text_puts(out, "\n");
 }
 
-static void refuse(struct op *op, int error, size_t offset, size_t length, const char *reason)
+static void refuse(struct op *op, int error, size_t offset, size_t length, const char *unsafe)
 {
 	const char *name = strerrorname_np(-error);
+	struct text *safe = text_new();
+	const char *reason;
+
+	text_put_safe(safe, unsafe, strlen(unsafe));
+	reason = text_bytes(safe);
 
 	text_clear(op->answer);
 	if (op->written) {
 		put_written(op->answer, op);
-		if (length && offset < 1024)
+		if (length && offset < WRITTEN_MAX)
 			put_caret(op->answer, op, offset, length);
 	}
 	text_printf(op->answer, "%s: %s\n", name ? name : "error", reason);
@@ -157,6 +162,7 @@ static void refuse(struct op *op, int error, size_t offset, size_t length, const
 		set_error(&op->target, text_bytes(op->answer));
 		event_refused(&op->target, &op->by, name ? name : "error", reason);
 	}
+	text_free(safe);
 	op_end(op, error);
 }
 

@@ -10,29 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
+#include "jobs/text.h"
 
 enum {
 	NAME_BYTES_MAX = 255, /* NAME_MAX of every Linux file system, and of ours */
 };
-
-/* Length of the UTF-8 character at @at, or 0 if it is none (overlong, a surrogate, out of range, cut off). */
-static size_t utf8_length(const unsigned char *at)
-{
-	size_t length = *at < 0x80		    ? 1
-			: *at >= 0xc2 && *at < 0xe0 ? 2
-			: (*at & 0xf0) == 0xe0	    ? 3
-			: *at >= 0xf0 && *at < 0xf5 ? 4
-						    : 0;
-
-	for (size_t i = 1; i < length; i++)
-		if ((at[i] & 0xc0) != 0x80)
-			return 0;
-	if ((*at == 0xe0 && at[1] < 0xa0) || (*at == 0xed && at[1] >= 0xa0) ||
-	    (*at == 0xf0 && at[1] < 0x90) || (*at == 0xf4 && at[1] >= 0x90))
-		return 0;
-	return length;
-}
 
 static void cut_name(char *escaped, const char *name)
 {
@@ -51,7 +35,7 @@ static void cut_name(char *escaped, const char *name)
 
 char *source_escape_name(const char *name)
 {
-	const unsigned char *at = (const unsigned char *)name;
+	const char *at = name;
 	char *escaped = malloc(4 * strlen(name) + 5), *out = escaped;
 
 	if (!escaped)
@@ -59,11 +43,13 @@ char *source_escape_name(const char *name)
 	if (!*at)
 		out += sprintf(out, "\\x00");
 	while (*at) {
-		size_t length = utf8_length(at);
+		size_t length = text_utf8_length(at, strlen(at));
+		unsigned char byte = (unsigned char)*at;
 
-		if (!length || *at < ' ' || *at == 127 || *at == '/' || *at == '\\' ||
-		    (*at == '.' && (char *)at == name)) {
-			out += sprintf(out, "\\x%02x", *at++);
+		if (!length || byte < ' ' || byte == 127 || byte == '/' || byte == '\\' ||
+		    (byte == '.' && at == name)) {
+			out += sprintf(out, "\\x%02x", byte);
+			at++;
 			continue;
 		}
 		memcpy(out, at, length);
@@ -175,6 +161,10 @@ int source_parse(struct source *source, const char *word, char **error)
 		status = fail(error, -EINVAL, "%s: a path is missing", word);
 	if (!status) {
 		source->path = absolute_path(rest);
+		if (source->kind == SOURCE_UNIX &&
+		    strlen(source->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+			status = fail(error, -ENAMETOOLONG, "%s: too long for a socket",
+				      source->path);
 		if (!name)
 			name = name_of_path(rest);
 		source->name = source_escape_name(name);

@@ -93,7 +93,7 @@ void disk_speed(struct op *op, const struct command *command)
 	speed = malloc(sizeof(*speed));
 	if (!speed)
 		abort();
-	speed->speed = command_number(command, "rate", 0);
+	speed->speed = command_number(command, "speed", 0);
 	speed->call = call_new(disk, op);
 	qmp_job_set_speed(disk->domain->link->qmp, disk->job->id, speed->speed, speed_set, speed);
 }

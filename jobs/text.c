@@ -82,6 +82,47 @@ void text_put_path(struct text *text, const char *string)
 	}
 }
 
+size_t text_utf8_length(const char *bytes, size_t length)
+{
+	const unsigned char *at = (const unsigned char *)bytes;
+	size_t need;
+
+	if (!length)
+		return 0;
+	if (*at < 0x80)
+		return 1;
+	need = *at >= 0xc2 && *at < 0xe0   ? 2
+	       : (*at & 0xf0) == 0xe0	   ? 3
+	       : *at >= 0xf0 && *at < 0xf5 ? 4
+					   : 0;
+	if (!need || need > length)
+		return 0;
+	for (size_t i = 1; i < need; i++)
+		if ((at[i] & 0xc0) != 0x80)
+			return 0;
+	/* overlong, a surrogate, beyond the last character */
+	if ((*at == 0xe0 && at[1] < 0xa0) || (*at == 0xed && at[1] >= 0xa0) ||
+	    (*at == 0xf0 && at[1] < 0x90) || (*at == 0xf4 && at[1] >= 0x90))
+		return 0;
+	return need;
+}
+
+void text_put_safe(struct text *text, const char *bytes, size_t length)
+{
+	for (size_t i = 0; i < length;) {
+		size_t whole = text_utf8_length(bytes + i, length - i);
+		unsigned char byte = (unsigned char)bytes[i];
+
+		if (!whole || byte < ' ' || byte == 127) {
+			text_printf(text, "\\x%02x", byte);
+			i++;
+		} else {
+			text_append(text, bytes + i, whole);
+			i += whole;
+		}
+	}
+}
+
 const char *text_bytes(const struct text *text)
 {
 	return text->buffer->bpos ? text->buffer->buf : "";

@@ -18,6 +18,10 @@ void text_printf(struct text *text, const char *format, ...) __attribute__((form
 void text_vprintf(struct text *text, const char *format, va_list arguments);
 /* Appends @string with blanks, tabs, newlines, backslashes and '#' as \ooo, as /proc/mounts has paths. */
 void text_put_path(struct text *text, const char *string);
+/* Appends bytes from anywhere so that a terminal may show them: control characters and what is no UTF-8 as \\xNN. */
+void text_put_safe(struct text *text, const char *bytes, size_t length);
+/* The length of the UTF-8 character at @bytes, or 0 if there is none within @length bytes. */
+size_t text_utf8_length(const char *bytes, size_t length);
 /* The bytes, also NUL-terminated; borrowed until the text is changed. */
 const char *text_bytes(const struct text *text);
 size_t text_length(const struct text *text);

@@ -52,7 +52,7 @@ static char *copy(const char *text)
 
 /* --- images --- */
 
-/* The path in json:{"driver": "qcow2", "file": {"driver": "file", "filename": PATH}}, with or without dotted keys. */
+/* The path in json:{"driver": "qcow2", "file": {"driver": "file", "filename": PATH}}, with or without dotted keys; blkdebug says image. */
 static const char *json_path(const struct qmp_value *options)
 {
 	for (int i = 0; i < PATH_DEPTH_MAX && options; i++) {
@@ -64,7 +64,10 @@ static const char *json_path(const struct qmp_value *options)
 			path = qmp_value_text(options, "file.file.filename", NULL);
 		if (path)
 			return path;
-		options = qmp_value_get(options, "file");
+		path = qmp_value_text(options, "file.image.filename", NULL);
+		if (path)
+			return path;
+		options = qmp_value_get(options, qmp_value_get(options, "file") ? "file" : "image");
 	}
 	return NULL;
 }
@@ -119,6 +122,7 @@ static void disk_clear(struct qmp_disk_info *disk)
 	}
 	free(disk->chain);
 	free(disk->qdev);
+	free(disk->file_node);
 	free(disk->device);
 	free(disk->node);
 	*disk = (struct qmp_disk_info){ 0 };
@@ -370,6 +374,16 @@ static void find_loose(struct qmp_layout *layout, const struct qmp_graph *graph)
 			layout->loose[layout->loose_count++] = copy(graph->drivers[i]->name);
 }
 
+static void find_files(struct qmp_layout *layout, const struct qmp_graph *graph)
+{
+	for (size_t i = 0; i < layout->disk_count; i++) {
+		const struct qmp_node *node = qmp_graph_find(graph, layout->disks[i].node);
+
+		if (node && node->file)
+			layout->disks[i].file_node = copy(node->file->name);
+	}
+}
+
 static struct qmp_layout *layout_new(size_t disks_max)
 {
 	struct qmp_layout *layout = must(calloc(1, sizeof(*layout)));
@@ -383,6 +397,7 @@ static struct qmp_layout *layout_finish(struct qmp_layout *layout, struct qmp_gr
 	if (graph) {
 		find_jobs(layout, graph);
 		find_loose(layout, graph);
+		find_files(layout, graph);
 	}
 	qmp_graph_free(graph);
 	return layout;

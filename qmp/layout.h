@@ -23,6 +23,7 @@ struct qmp_disk_info {
 	char *qdev; /* id of the guest's device, taken out of a QOM path if need be; or NULL */
 	char *device; /* name of the drive (-drive id=), or NULL */
 	char *node; /* node name of the active image: chain[0].node; never NULL */
+	char *file_node; /* that the active image's format lies on; NULL: not known, or it is the protocol itself */
 	struct qmp_image *chain; /* active image first */
 	size_t depth; /* at least 1 */
 };

@@ -26,6 +26,9 @@ static const struct feature {
 	[QMP_HAS_FLAT_NODES] = { "query-named-block-nodes", "flat",
 				 "query-named-block-nodes flat" },
 	[QMP_HAS_BLOCKDEV_DEL] = { "blockdev-del", NULL, "blockdev-del" },
+	[QMP_HAS_HUMAN_MONITOR] = { "human-monitor-command", NULL, "human-monitor-command" },
+	[QMP_HAS_REOPEN] = { "blockdev-reopen", "options", "blockdev-reopen" },
+	[QMP_HAS_SNAPSHOT] = { "blockdev-snapshot", NULL, "blockdev-snapshot" },
 };
 
 /* For each feature the name of the type that has its command's arguments, NULL as long as the command was not met. */

@@ -17,6 +17,7 @@ enum {
 	PIECE_BYTES = 1 << 10,
 	/* A tokener that has held a message larger than this is not kept. */
 	TOKENER_BYTES = 64 << 10,
+	LEVELS_MAX = QMP_MESSAGE_DEPTH_MAX + QMP_MESSAGE_CHAIN_MAX,
 };
 
 struct qmp_reader {
@@ -25,7 +26,17 @@ struct qmp_reader {
 	size_t bytes, parts; /* of the message being read */
 	unsigned char tail; /* bytes that are still to come of a UTF-8 character... */
 	unsigned char low, high; /* ...and what the next one may be */
+	bool in_string, escaped;
+	bool chain_key; /* the string just read, or what there is of it, is "backing-image" */
+	size_t matched; /* bytes of it */
+	size_t levels, deep; /* open ones; those that count */
+	bool uncounted[LEVELS_MAX];
 };
+
+static bool is_too_deep(const struct qmp_reader *reader)
+{
+	return reader->deep > QMP_MESSAGE_DEPTH_MAX || reader->levels > LEVELS_MAX;
+}
 
 static struct json_object *json(const struct qmp_value *value)
 {
@@ -113,7 +124,7 @@ static struct json_object *json_text(const char *text)
 
 static struct json_tokener *tokener_new(void)
 {
-	struct json_tokener *tokener = must(json_tokener_new_ex(QMP_MESSAGE_DEPTH_MAX));
+	struct json_tokener *tokener = must(json_tokener_new_ex(LEVELS_MAX));
 
 	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS);
 	return tokener;
@@ -140,13 +151,51 @@ static bool is_blank(char byte)
 	return byte == ' ' || byte == '\t' || byte == '\r' || byte == '\n';
 }
 
-static size_t count_parts(const char *bytes, size_t length)
+/*
+ * Counts the parts and the levels of what is read. A level that is the value of "backing-image" does not count: query-block nests a
+ * chain of images so.
+ */
+static void scan_byte(struct qmp_reader *reader, char byte)
 {
-	size_t parts = 0;
+	static const char chain[] = "backing-image";
 
-	for (size_t i = 0; i < length; i++)
-		parts += bytes[i] == ',' || bytes[i] == '[' || bytes[i] == '{';
-	return parts;
+	if (reader->in_string) {
+		if (!reader->escaped && byte == '"') {
+			reader->in_string = false;
+			reader->chain_key =
+				reader->chain_key && reader->matched == sizeof(chain) - 1;
+		} else {
+			reader->chain_key = reader->chain_key &&
+					    reader->matched < sizeof(chain) - 1 &&
+					    byte == chain[reader->matched];
+			reader->matched++;
+		}
+		reader->escaped = !reader->escaped && byte == '\\';
+	} else if (byte == '"') {
+		reader->in_string = reader->chain_key = true;
+		reader->matched = 0;
+	} else if (byte == '{' || byte == '[') {
+		if (reader->levels < LEVELS_MAX)
+			reader->uncounted[reader->levels] = byte == '{' && reader->chain_key;
+		reader->deep += reader->levels < LEVELS_MAX && !reader->uncounted[reader->levels];
+		reader->levels++;
+		reader->parts++;
+		reader->chain_key = false;
+	} else if ((byte == '}' || byte == ']') && reader->levels) {
+		reader->levels--;
+		reader->deep -= reader->levels < LEVELS_MAX && !reader->uncounted[reader->levels];
+		reader->chain_key = false;
+	} else if (byte == ',') {
+		reader->parts++;
+		reader->chain_key = false;
+	}
+}
+
+/* Stops at the byte that makes it too deep. */
+static void scan(struct qmp_reader *reader, const char *bytes, size_t length)
+{
+	for (size_t i = 0; i < length && !is_too_deep(reader); i++)
+		scan_byte(reader, bytes[i]);
 }
 
 /* The message is complete: the next one starts from nothing, and without the memory that a large one has taken. */
@@ -157,6 +206,8 @@ static void reader_start_over(struct qmp_reader *reader)
 		reader->tokener = tokener_new();
 	}
 	reader->bytes = reader->parts = 0;
+	reader->levels = reader->deep = 0;
+	reader->in_string = reader->escaped = reader->chain_key = false;
 	reader->tail = 0;
 }
 
@@ -167,7 +218,7 @@ static const char *reader_complaint(const struct qmp_reader *reader, enum json_t
 		return "a message is larger than 10 MiB";
 	if (reader->parts > QMP_MESSAGE_PARTS_MAX)
 		return "a message has more than 1048576 parts";
-	if (state == json_tokener_error_depth)
+	if (state == json_tokener_error_depth || is_too_deep(reader))
 		return "a message is nested deeper than 64 levels";
 	if (state != json_tokener_success && state != json_tokener_continue)
 		return "not JSON";
@@ -192,7 +243,7 @@ static struct qmp_value *reader_take(struct qmp_reader *reader, const char *byte
 		*used = json_tokener_get_parse_end(reader->tokener);
 	}
 	reader->bytes += *used;
-	reader->parts += count_parts(bytes, *used);
+	scan(reader, bytes, *used);
 	reader->dead =
 		reader_complaint(reader, state, clean < piece && state == json_tokener_continue);
 	if (!reader->dead && state == json_tokener_success) {

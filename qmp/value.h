@@ -19,6 +19,9 @@ enum {
 	 * the link: a peer cannot make us grow. libvirt's limit for a monitor's message is 10 MiB too. */
 	QMP_MESSAGE_BYTES_MAX = 10 << 20,
 	QMP_MESSAGE_DEPTH_MAX = 64,
+	/* query-block nests a chain of images, one level an image, as the value of "backing-image": those levels do not count up to
+	 * this number of images. (QEMU's own limit of nesting is 1024.) */
+	QMP_MESSAGE_CHAIN_MAX = 960,
 	QMP_MESSAGE_PARTS_MAX = 1 << 20,
 };
 

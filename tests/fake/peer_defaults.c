@@ -16,6 +16,7 @@ void peer_set_defaults(struct peer *peer)
 		peer_set_answer(peer, obey[i], "{}");
 	peer_set_answer(peer, "query-status",
 			"{'status': 'running', 'singlestep': false, 'running': true}");
+	peer_set_answer(peer, "human-monitor-command", "''"); /* qemu-io flush: all is well */
 	peer_set_answer(peer, "query-jobs", "[]");
 	peer_set_answer(peer, "query-block-jobs", "[]");
 	peer_set_answer(
@@ -30,6 +31,11 @@ void peer_set_defaults(struct peer *peer)
 		"{'meta-type': 'command', 'name': 'x-debug-query-block-graph', 'arg-type': '0'},"
 		"{'meta-type': 'command', 'name': 'query-named-block-nodes', 'arg-type': '6'},"
 		"{'meta-type': 'command', 'name': 'blockdev-del', 'arg-type': '7'},"
+		"{'meta-type': 'command', 'name': 'human-monitor-command', 'arg-type': '8'},"
+		"{'meta-type': 'command', 'name': 'blockdev-reopen', 'arg-type': '9'},"
+		"{'meta-type': 'command', 'name': 'blockdev-snapshot', 'arg-type': '10'},"
+		"{'meta-type': 'object', 'name': '9', 'members': [{'name': 'options', 'type': "
+		"'[str]'}]},"
 		"{'meta-type': 'object', 'name': '5', 'members': [{'name': 'job-id', 'type': "
 		"'str'},"
 		"{'name': 'device', 'type': 'str'}, {'name': 'base-node', 'type': 'str'},"

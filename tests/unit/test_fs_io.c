@@ -85,7 +85,7 @@ Test(fs_io, a_snapshot_is_not_torn)
 	cr_assert_eq(kernel_echo(kernel, DISK "speed", "bogus"), -EINVAL);
 	cr_assert_str_eq(read_at(kernel, status, 2), "le\n");
 	cr_assert_str_eq(read_at(kernel, error, 0),
-			 "bogus\n^^^^^\nEINVAL: rate is a whole number of "
+			 "bogus\n^^^^^\nEINVAL: speed is a whole number of "
 			 "bytes, with K, M, G or T behind it if wanted, or max\n");
 	cr_assert_str_eq(read_at(kernel, status, 0), "running\n");
 	release(kernel, error);

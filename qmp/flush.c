@@ -1,0 +1,114 @@
+/*
+ * Flushing an image; see flush.h for why, and why so. Called by jobs/finish.c.
+ */
+#include "qmp/flush.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct flush_call {
+	qmp_done_fn done;
+	void *data;
+};
+
+static struct flush_call *call_new(qmp_done_fn done, void *data)
+{
+	struct flush_call *call = malloc(sizeof(*call));
+
+	if (!call)
+		abort();
+	*call = (struct flush_call){ done, data };
+	return call;
+}
+
+/* qemu-io says nothing if all is well. */
+static void monitor_said(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	struct flush_call *call = data;
+	struct qmp_error failed = { -EREMOTEIO, "", qmp_value_text(value, NULL, "") };
+
+	if (!error && *failed.text)
+		error = &failed;
+	call->done(call->data, error);
+	free(call);
+}
+
+static bool by_monitor(struct qmp_link *link, struct qmp_features features,
+		       const struct qmp_flush *flush, qmp_done_fn done, void *data)
+{
+	struct qmp_value *arguments;
+	char line[128];
+
+	if (!qmp_has(features, QMP_HAS_HUMAN_MONITOR) ||
+	    snprintf(line, sizeof(line), "qemu-io %s flush", flush->node) >= (int)sizeof(line))
+		return false;
+	arguments = qmp_add_text(qmp_object(), "command-line", line);
+	qmp_link_send(link, "human-monitor-command", arguments, monitor_said, call_new(done, data));
+	return true;
+}
+
+static void reopened(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	struct flush_call *call = data;
+
+	call->done(call->data, error);
+	free(call);
+}
+
+/* QEMU flushes a node before it is reopened: block.c, bdrv_reopen_prepare(). */
+static bool by_reopen(struct qmp_link *link, struct qmp_features features,
+		      const struct qmp_flush *flush, qmp_done_fn done, void *data)
+{
+	struct qmp_value *options;
+
+	if (!flush->ours || !flush->file_node || !qmp_has(features, QMP_HAS_REOPEN))
+		return false;
+	options = qmp_object();
+	qmp_add_text(options, "driver", flush->format);
+	qmp_add_text(options, "node-name", flush->node);
+	qmp_add_text(options, "file", flush->file_node);
+	qmp_add_text(options, "backing", flush->backing_node);
+	qmp_link_send(
+		link, "blockdev-reopen",
+		qmp_add_value(qmp_object(), "options", qmp_append_value(qmp_array(), options)),
+		reopened, call_new(done, data));
+	return true;
+}
+
+/* Refused is what is wanted. */
+static void refused(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	struct flush_call *call = data;
+
+	call->done(call->data, error && error->code != -EREMOTEIO ? error : NULL);
+	free(call);
+}
+
+/* QEMU flushes before it looks at the overlay: blockdev.c, external_snapshot_prepare(). A protocol node can never be one. */
+static bool by_refusal(struct qmp_link *link, struct qmp_features features,
+		       const struct qmp_flush *flush, qmp_done_fn done, void *data)
+{
+	struct qmp_value *arguments;
+
+	if (!flush->file_node || !qmp_has(features, QMP_HAS_SNAPSHOT))
+		return false;
+	arguments = qmp_add_text(qmp_object(), "node", flush->node);
+	qmp_add_text(arguments, "overlay", flush->file_node);
+	qmp_link_send(link, "blockdev-snapshot", arguments, refused, call_new(done, data));
+	return true;
+}
+
+bool qmp_flush_pending(struct qmp_link *link, struct qmp_features features,
+		       const struct qmp_flush *flush, qmp_done_fn done, void *data)
+{
+	return by_monitor(link, features, flush, done, data) ||
+	       by_reopen(link, features, flush, done, data);
+}
+
+bool qmp_flush_idle(struct qmp_link *link, struct qmp_features features,
+		    const struct qmp_flush *flush, qmp_done_fn done, void *data)
+{
+	return by_monitor(link, features, flush, done, data) ||
+	       by_refusal(link, features, flush, done, data);
+}
