@@ -61,7 +61,8 @@ void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 	enum job_state before = job->state;
 	int64_t offset = job->offset, length = job->length;
 
-	if (job->phase == JOB_STARTING)
+	/* Its start may have been left without an answer by a connection that was lost. */
+	if (!job->told)
 		disk_job_seen(disk);
 	if (job->phase >= JOB_CONCLUDED)
 		return;
