@@ -30,6 +30,7 @@ struct disk {
 	const char *told_status; /* the word of `status` when TOPIC_STATUS last changed */
 	struct event_log log;
 	struct op *ops; /* what is in flight on this disk */
+	bool listed; /* QEMU's last layout has it (jobs/inventory.c) */
 	struct disk *prev, *next;
 };
 

@@ -10,6 +10,11 @@
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
 
+enum {
+	DISKS_MAX =
+		1024, /* disks of a domain that are shown: a hostile QEMU is not to hold up others */
+};
+
 /* --- making and removing --- */
 
 static void chain_free(struct qmp_image *chain, size_t depth)
@@ -45,9 +50,9 @@ void disk_remove(struct disk *disk)
 	if (disk_is_busy(disk))
 		finish_job_gone(disk);
 	op_list_end(&disk->ops, -ENODEV, "the disk is gone");
+	event_plain(domain, disk, "disk-removed", NULL); /* the last that its watchers hear of it */
 	model->watcher->removed(model->watcher_data, domain, disk);
 	DL_DELETE(domain->disks, disk);
-	event_plain(domain, disk, "disk-removed", NULL);
 	disk_free(disk);
 	domain_changed(domain, TOPIC_LISTING);
 }
@@ -205,26 +210,52 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	event_plain(domain, disk, "disk-added", NULL);
 }
 
-static bool is_listed(struct disk *disk, const struct qmp_layout *layout)
+/* Which of the domain's disks the entries are, NULL: a new one. Of two that are the same disk only the first counts. */
+static struct disk **find_known(struct domain *domain, const struct qmp_layout *layout,
+				size_t count)
 {
-	for (size_t i = 0; i < layout->disk_count; i++)
-		if (domain_disk_of_info(disk->domain, &layout->disks[i]) == disk)
-			return true;
-	return false;
+	struct disk **known = calloc(count + 1, sizeof(*known)), *disk;
+
+	if (!known)
+		abort();
+	DL_FOREACH(domain->disks, disk)
+		disk->listed = false;
+	for (size_t i = 0; i < count; i++) {
+		known[i] = domain_disk_of_info(domain, &layout->disks[i]);
+		if (known[i] && known[i]->listed)
+			known[i] = NULL;
+		else if (known[i])
+			known[i]->listed = true;
+	}
+	return known;
+}
+
+static size_t count_shown(struct domain *domain, const struct qmp_layout *layout)
+{
+	struct domain_link *link = domain->link;
+	bool many = layout->disk_count > DISKS_MAX;
+
+	if (many && !link->too_many)
+		domain_log(domain, "QEMU shows %zu disks: only the first %d are shown here",
+			   layout->disk_count, DISKS_MAX);
+	link->too_many = many;
+	return many ? DISKS_MAX : layout->disk_count;
 }
 
 void inventory_merge(struct domain *domain, struct qmp_layout *layout)
 {
+	size_t count = count_shown(domain, layout);
+	struct disk **known = find_known(domain, layout, count);
 	struct disk *disk, *next;
 
 	DL_FOREACH_SAFE(domain->disks, disk, next)
-		if (!is_listed(disk, layout))
+		if (!disk->listed)
 			disk_remove(disk);
-	for (size_t i = 0; i < layout->disk_count; i++) {
-		disk = domain_disk_of_info(domain, &layout->disks[i]);
-		if (disk)
-			update_disk(disk, &layout->disks[i]);
-		else
+	for (size_t i = 0; i < count; i++) {
+		if (known[i])
+			update_disk(known[i], &layout->disks[i]);
+		else if (!domain_disk_of_info(domain, &layout->disks[i]))
 			add_disk(domain, &layout->disks[i]);
 	}
+	free(known);
 }
