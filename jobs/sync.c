@@ -13,6 +13,11 @@
 #include "jobs/events.h"
 #include "jobs/qemu_files.h"
 
+enum {
+	FOUND_MAX =
+		1024, /* jobs that are looked at: no QEMU has so many, and a hostile one is not to hold up others */
+};
+
 /* A job of query-block-jobs, kept until the disks are known too. */
 struct found_job {
 	struct qmp_job_info info; /* its strings are ours */
@@ -40,8 +45,11 @@ static void found_clear(struct found_job *job)
 
 static void found_add(struct found_jobs *found, const struct qmp_job_info *info)
 {
-	struct found_job *jobs = realloc(found->jobs, (found->count + 1) * sizeof(*jobs));
+	struct found_job *jobs;
 
+	if (found->count == FOUND_MAX)
+		return;
+	jobs = realloc(found->jobs, (found->count + 1) * sizeof(*jobs));
 	if (!jobs)
 		abort();
 	found->jobs = jobs;
@@ -114,8 +122,8 @@ static void sync_failed(struct domain *domain, const struct qmp_error *error)
 /* A job of ours that ended in an earlier life, on a disk that is known now. */
 static void adopt_ended(struct disk *disk, struct found_job *found)
 {
-	if (disk_is_busy(disk))
-		return;
+	if (disk_is_busy(disk) || (disk->job && !strcmp(disk->job->id, found->info.id)))
+		return; /* it is known how it ended */
 	disk_adopt_job(disk, &found->info);
 	/* Not disk_update_job(), which would take it for one that is still to be dismissed. */
 	job_update(disk->job, &found->info, uv_hrtime());
@@ -216,6 +224,11 @@ static void orphan_dismissed(void *data, const struct qmp_error *error)
 	domain_pump(domain);
 }
 
+static bool is_ours(const struct qmp_job_info *info)
+{
+	return !strncmp(info->id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX));
+}
+
 /* Dismisses jobs of ours that were concluded and not dismissed by an earlier life. */
 static void dismiss_orphans(struct domain *domain)
 {
@@ -224,9 +237,10 @@ static void dismiss_orphans(struct domain *domain)
 	for (size_t i = 0; i < link->found->count; i++) {
 		struct found_job *job = &link->found->jobs[i];
 
+		/* Those that have been dismissed come first in the list: once is enough, whatever QEMU goes on to show. */
 		if (job->dismissed || strcmp(job->info.status, "concluded") ||
-		    domain_find_job(domain, job->info.id) ||
-		    strncmp(job->info.id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)))
+		    found_find(link->found, job->info.id)->dismissed ||
+		    domain_find_job(domain, job->info.id) || !is_ours(&job->info))
 			continue;
 		job->dismissed = true;
 		link->finalizing++;
@@ -234,7 +248,10 @@ static void dismiss_orphans(struct domain *domain)
 	}
 }
 
-/* Somebody else's stream that may be concluded and not dismissed at any moment: a storage daemon must not be asked for its nodes. */
+/*
+ * A stream that may be concluded and not dismissed by the time that QEMU comes to a listing sent now: a storage daemon must not be
+ * asked for its nodes then. Ours are those that could not be dismissed, or are about to end.
+ */
 static const char *unsafe_stream(const struct domain *domain)
 {
 	const struct found_jobs *found = domain->link->found;
@@ -243,13 +260,46 @@ static const char *unsafe_stream(const struct domain *domain)
 		return NULL;
 	for (size_t i = 0; i < found->count; i++) {
 		const struct qmp_job_info *info = &found->jobs[i].info;
-		bool ours = !strncmp(info->id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX));
 
-		if (!found->jobs[i].dismissed && !ours && !strcmp(info->type, "stream") &&
-		    !info->auto_dismiss)
+		if (found->jobs[i].dismissed || strcmp(info->type, "stream") || info->auto_dismiss)
+			continue;
+		if (!is_ours(info) || !strcmp(info->status, "concluded") ||
+		    !strcmp(info->status, "aborting"))
 			return info->id;
 	}
 	return NULL;
+}
+
+/*
+ * True if a storage daemon's nodes can do without being listed now: a job of ours may end by itself at any moment, and then the same
+ * holds. After an abort it surely will. Its end asks for the next sync.
+ */
+static bool listing_can_wait(const struct domain *domain)
+{
+	bool needed = !domain->link->synced, live = false;
+	const struct disk *disk;
+
+	if (qmp_has(domain->link->features, QMP_HAS_QUERY_STATUS))
+		return false;
+	DL_FOREACH(domain->disks, disk) {
+		if (!job_is_live(disk->job))
+			continue;
+		if (disk->job->phase == JOB_CONCLUDED)
+			needed = true; /* its last word waits for the chain */
+		else if (disk->job->ours && disk->job->abort_asked)
+			return true;
+		else
+			live |= disk->job->ours;
+	}
+	return live && !needed;
+}
+
+/* Those of ours that were dismissed and are shown again: the next sync may try once more. */
+static void dismiss_again_later(struct found_jobs *found)
+{
+	for (size_t i = 0; i < found->count; i++)
+		if (!found->jobs[i].dismissed)
+			found_find(found, found->jobs[i].info.id)->dismissed = false;
 }
 
 static void refuse_listing(struct domain *domain, const char *job)
@@ -257,14 +307,16 @@ static void refuse_listing(struct domain *domain, const char *job)
 	char *reason;
 
 	if (asprintf(&reason,
-		     "the stream job %s of another client does not dismiss itself; until it is "
-		     "gone, listing the disks could crash this QEMU",
+		     "the stream job %s may be over and not dismissed; until it is gone, listing "
+		     "the disks could crash this QEMU",
 		     job) < 0)
 		abort();
-	domain_synced(domain);
+	if (!domain->link->synced)
+		domain_synced(domain);
 	domain_set_link_error(domain, reason);
 	free(reason);
 	settle_known(domain);
+	dismiss_again_later(domain->link->found);
 	domain_retry_sync(domain);
 	sync_over(domain);
 }
@@ -292,6 +344,8 @@ static void jobs_known(void *data, const struct qmp_error *error, const struct q
 	unsafe = unsafe_stream(domain);
 	if (link->finalizing) {
 		link->sync_again = true;
+		sync_over(domain);
+	} else if (listing_can_wait(domain)) {
 		sync_over(domain);
 	} else if (unsafe) {
 		refuse_listing(domain, unsafe);
