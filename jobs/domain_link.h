@@ -136,6 +136,8 @@ void finish_job_event(struct disk *disk, const struct qmp_event *event);
 void finish_step(struct disk *disk);
 /* QEMU does not know the job any more, or is gone itself: its final word is shown, which is `lost` if its end is not known. */
 void finish_job_gone(struct disk *disk);
+/* QEMU has told all its jobs, and this one, which it had, is not among them. */
+void finish_not_shown(struct disk *disk);
 /* The connection is gone: no answer to what was sent will come. */
 void finish_link_lost(struct disk *disk);
 /*

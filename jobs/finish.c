@@ -131,7 +131,9 @@ void finish_link_lost(struct disk *disk)
 	 */
 	if (job->phase < JOB_CONCLUDED)
 		job->phase = JOB_LIVE;
-	job->dismissing = job->flushing = false;
+	job->dismissing = job->flushing = job->giving_up = false;
+	/* If QEMU was told, it shows the job as aborting; if not, it runs on, and the one who asked knows of the loss. */
+	job->abort_asked = false;
 }
 
 static void flush_idle(struct disk *disk);
@@ -170,6 +172,7 @@ static void flushed_idle(void *data, const struct qmp_error *error)
 	struct disk *disk = call_disk(call);
 
 	if (disk && disk->job->phase == JOB_FINALIZING && (!error || error->code != -EHOSTDOWN)) {
+		disk->job->flushing = false;
 		if (error && error->code != -ETIMEDOUT &&
 		    asprintf(&disk->job->flush_error, "flush: %s", error->text) < 0)
 			abort();
@@ -187,8 +190,9 @@ static void flush_idle(struct disk *disk)
 	struct qmp_flush flush = flush_of(disk);
 	struct call *call = call_new(disk, NULL);
 
-	if (job_final_state(disk->job) == JOB_COMPLETED &&
-	    qmp_flush_idle(link->qmp, link->features, &flush, flushed_idle, call))
+	disk->job->flushing = job_final_state(disk->job) == JOB_COMPLETED &&
+			      qmp_flush_idle(link->qmp, link->features, &flush, flushed_idle, call);
+	if (disk->job->flushing)
 		return;
 	free(call);
 	concluded(disk);
@@ -202,13 +206,11 @@ static void flushed_pending(void *data, const struct qmp_error *error)
 	if (disk && disk->job->flushing) {
 		disk->job->flushing = false;
 		disk->job->flushed = !error;
-		if (error && error->code == -EREMOTEIO) {
-			if (asprintf(&disk->job->flush_error, "flush: %s", error->text) < 0)
-				abort();
-			qmp_job_cancel(disk->domain->link->qmp, disk->job->id, NULL, NULL);
-		} else if (!error || error->code == -ETIMEDOUT) {
-			finish_step(disk); /* on with it, or once more */
-		}
+		if (error && error->code == -EREMOTEIO &&
+		    asprintf(&disk->job->flush_error, "flush: %s", error->text) < 0)
+			abort();
+		if (!error || error->code == -EREMOTEIO || error->code == -ETIMEDOUT)
+			finish_step(disk); /* on with it, or once more, or it is given up */
 	}
 	free(call);
 }
@@ -223,6 +225,10 @@ static bool flush_pending(struct disk *disk)
 
 	if (job->flushed)
 		return false;
+	if (job->flush_error && !job->giving_up) {
+		job->giving_up = true;
+		qmp_job_cancel(link->qmp, job->id, NULL, NULL);
+	}
 	if (job->flushing || job->flush_error)
 		return true;
 	call = call_new(disk, NULL);
@@ -243,9 +249,10 @@ static void dismissed(void *data, const struct qmp_error *error)
 	if (disk && disk->job->phase == JOB_FINALIZING && disk->job->dismissing) {
 		disk->job->dismissing = false;
 		/* Refused: somebody else has dismissed it. Not answered: the next look finds it concluded or gone. */
-		if (!error || error->code == -EREMOTEIO)
+		disk->job->dismiss_lost = error && error->code != -EREMOTEIO;
+		if (!disk->job->dismiss_lost)
 			flush_idle(disk);
-		else if (error->code == -ETIMEDOUT)
+		else if (error->code != -EHOSTDOWN)
 			domain_be_patient(disk->domain);
 	}
 	free(call);
@@ -258,6 +265,22 @@ static void close_listing(struct disk *disk)
 		return;
 	disk->job->phase = JOB_FINALIZING;
 	disk->domain->link->finalizing++;
+}
+
+void finish_not_shown(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	if (job->phase == JOB_FINALIZING && !job->dismiss_lost)
+		return; /* what it waits for will come */
+	if (!job->ours || !job->outcome_known) {
+		finish_job_gone(disk);
+		return;
+	}
+	/* It was dismissed, and the answer is lost; what comes after that is still to be done. */
+	job->dismiss_lost = false;
+	close_listing(disk);
+	flush_idle(disk);
 }
 
 static void record_outcome(struct job *job)
@@ -279,6 +302,7 @@ static void dismiss(struct disk *disk)
 	record_outcome(job);
 	close_listing(disk);
 	job->dismissing = true;
+	job->dismiss_lost = false;
 	qmp_job_dismiss(disk->domain->link->qmp, job->id, dismissed, call_new(disk, NULL));
 }
 
@@ -287,9 +311,17 @@ static void finalized(void *data, const struct qmp_error *error)
 	struct call *call = data;
 	struct disk *disk = call_disk(call);
 
-	/* Refused: it was cancelled meanwhile, and an event will tell its end. Not answered: it may be carried out yet. */
-	if (disk && error && error->code == -ETIMEDOUT)
+	/*
+	 * Refused: it was cancelled meanwhile, and an event will tell its end. Not answered: it may be carried out yet. Not sent,
+	 * since too much waits for an answer: once more, later.
+	 */
+	if (disk && error && error->code == -ETIMEDOUT) {
 		domain_be_patient(disk->domain);
+	} else if (disk && error && error->code == -EAGAIN && disk->job->phase == JOB_FINALIZING) {
+		disk->job->phase = JOB_LIVE;
+		disk->domain->link->finalizing--;
+		domain_retry_sync(disk->domain);
+	}
 	free(call);
 }
 
@@ -309,10 +341,14 @@ void finish_step(struct disk *disk)
 
 	if (job->phase == JOB_STARTING || job->phase >= JOB_CONCLUDED || !disk->domain->link->ready)
 		return;
+	if (job->phase == JOB_FINALIZING && job->flushing)
+		return; /* dismissed already: concluded() follows */
 	if (qemu_says(job, "pending") && job->ours)
 		finalize(disk);
 	else if (qemu_says(job, "concluded") && job->ours)
 		dismiss(disk);
+	else if (qemu_says(job, "null") && job->dismiss_lost)
+		finish_not_shown(disk);
 	else if (qemu_says(job, "null") && !job->dismissing)
 		concluded(disk);
 }
@@ -397,7 +433,7 @@ static void dropped(void *data, const struct qmp_error *error)
 	struct disk *disk = call_disk(call);
 	struct domain_link *link = call->domain->link;
 
-	if (error && disk)
+	if (error && error->code != -EHOSTDOWN && disk)
 		disk->job->drop_failed =
 			true; /* somebody else uses it: the disk does not, and that is what counts */
 	if (--link->dropping == 0) {
@@ -424,6 +460,9 @@ static void drop_nodes_of(struct disk *disk, const struct qmp_layout *layout)
 	for (size_t i = 1; i < job->before_count; i++) {
 		if (!job->before_nodes[i] || !is_loose(layout, job->before_nodes[i]))
 			continue;
+		/* The next one may be loose only when this one has gone. But a QEMU that keeps them is not asked for ever. */
+		if (job->drops++ > 2 * job->before_count)
+			return;
 		link->dropping++;
 		qmp_blockdev_del(link->qmp, job->before_nodes[i], dropped, call_new(disk, NULL));
 	}

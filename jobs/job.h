@@ -46,9 +46,13 @@ struct job {
 	bool ours; /* started by blockjobfs, by whichever life of it: its id tells */
 	bool seen; /* QEMU has shown it, or told of it */
 	bool unanswered; /* the start command timed out: it may or may not have been carried out */
-	bool flushing, flushed; /* the image, before it is finalized */
+	bool flushing; /* the image, before it is finalized or after it was dismissed */
+	bool flushed; /* before it was finalized, if that can be done */
 	char *flush_error; /* it could not be flushed: the job was cancelled for that, and has failed */
+	bool giving_up; /* it is being cancelled for that */
 	bool dismissing; /* job-dismiss is sent */
+	bool dismiss_lost; /* it was not answered */
+	size_t drops; /* how often nodes that it no longer uses were to be dropped */
 	bool drop_failed; /* a node that it no longer uses could not be dropped */
 	bool told; /* job-started is in the logs */
 	bool paused; /* QEMU says so */

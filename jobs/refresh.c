@@ -76,8 +76,10 @@ void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 	finish_step(disk);
 }
 
-/* A start command that timed out, and QEMU, which answers in order, now shows no such job: it was not carried out. */
-static void forget_unseen(struct domain *domain, const struct qmp_job_info *jobs, size_t count)
+/*
+ * A command that timed out, and QEMU, which answers in order, shows no such job: its start was not carried out; its dismissal was.
+ */
+static void settle_unseen(struct domain *domain, const struct qmp_job_info *jobs, size_t count)
 {
 	struct disk *disk;
 
@@ -85,12 +87,14 @@ static void forget_unseen(struct domain *domain, const struct qmp_job_info *jobs
 		struct job *job = disk->job;
 		bool shown = false;
 
-		if (!job || job->phase != JOB_STARTING || !job->unanswered)
+		if (!job_is_live(job) || (!job->unanswered && !job->dismiss_lost))
 			continue;
 		for (size_t i = 0; i < count; i++)
 			shown |= !strcmp(jobs[i].id, job->id);
-		if (!shown)
+		if (!shown && job->phase == JOB_STARTING)
 			disk_job_forget(disk);
+		else if (!shown && job->phase == JOB_FINALIZING)
+			finish_not_shown(disk);
 	}
 }
 
@@ -110,7 +114,7 @@ static void refreshed(void *data, const struct qmp_error *error, const struct qm
 			if (disk)
 				disk_update_job(disk, &jobs[i]);
 		}
-		forget_unseen(domain, jobs, count);
+		settle_unseen(domain, jobs, count);
 	} else if (error->code == -ETIMEDOUT) {
 		give_up_aborts(domain, error);
 	}

@@ -181,7 +181,7 @@ static void settle_known(struct domain *domain)
 			finish_publish(disk);
 		else if (job->sync_phase == JOB_LIVE && job->phase == JOB_LIVE &&
 			 !found_find(domain->link->found, job->id))
-			finish_job_gone(disk);
+			finish_not_shown(disk);
 	}
 }
 
