@@ -380,7 +380,9 @@ void qemu_release(struct qemu *qemu)
 	bool late = qemu->hold_effect;
 
 	for (size_t i = 0; i < qemu->held_count; i++) {
-		if (late)
+		if (!strcmp(qemu->hold, "human-monitor-command"))
+			peer_reply(qemu->peer, qemu->held[i], "''");
+		else if (late)
 			carry_out_held(qemu, qemu->held[i]);
 		else
 			obeyed(qemu, qemu->held[i]);
@@ -389,6 +391,20 @@ void qemu_release(struct qemu *qemu)
 }
 
 /* --- its life --- */
+
+void qemu_set_monitor(struct qemu *qemu)
+{
+	peer_set_answer(qemu->peer, "human-monitor-command", "''");
+	peer_set_answer(
+		qemu->peer, "query-qmp-schema",
+		"[{'meta-type': 'command', 'name': 'query-status', 'arg-type': '0'},"
+		"{'meta-type': 'command', 'name': 'human-monitor-command', 'arg-type': '8'},"
+		"{'meta-type': 'command', 'name': 'block-stream', 'arg-type': '5'},"
+		"{'meta-type': 'command', 'name': 'x-debug-query-block-graph', 'arg-type': '0'},"
+		"{'meta-type': 'command', 'name': 'blockdev-del', 'arg-type': '7'},"
+		"{'meta-type': 'object', 'name': '5', 'members': [{'name': 'base-node'},"
+		"{'name': 'auto-finalize'}, {'name': 'auto-dismiss'}]}]");
+}
 
 void qemu_set_daemon(struct qemu *qemu)
 {

@@ -65,6 +65,8 @@ struct qemu *qemu_new(uv_loop_t *loop, size_t disks);
 /* The peer too. */
 void qemu_free(struct qemu *qemu);
 void qemu_set_daemon(struct qemu *qemu);
+/* A machine that also has the human monitor. */
+void qemu_set_monitor(struct qemu *qemu);
 
 /* The job on a disk, or NULL. */
 struct qemu_job *qemu_job(struct qemu *qemu, size_t disk);
