@@ -28,6 +28,19 @@ static void show_pause(const struct place *place, struct text *out)
 	text_puts(out, job && job->paused ? "1\n" : "0\n");
 }
 
+/* What every command that starts a job takes. */
+#define START_KEYS                                                                               \
+	{                                                                                        \
+		.name = "generation",                                                            \
+		.kind = KEY_NUMBER,                                                              \
+		.shown = "N",                                                                    \
+		.help = "only if the chain is still of this generation, as job shows it",        \
+	},                                                                                       \
+	{                                                                                        \
+		.name = "dry-run", .kind = KEY_FLAG,                                             \
+		.help = "start nothing; what would be done is the answer on the same open file", \
+	}
+
 static const struct key pull_keys[] = {
 	{
 		.name = "base",
@@ -51,6 +64,7 @@ static const struct key pull_keys[] = {
 		.help = "what an I/O error does: end the job, go on, stop when space has run out, "
 			"stop",
 	},
+	START_KEYS,
 	{ 0 },
 };
 

@@ -150,7 +150,7 @@ void finish_publish(struct disk *disk);
 /* Tells the failed requests that have been counted. */
 void finish_tell_errors(struct disk *disk);
 
-/* --- pull.c --- */
+/* --- start.c --- */
 /* Keeps the chain as it is when @job begins. */
 void disk_remember_chain(struct disk *disk, struct job *job);
 /* A job that QEMU shows and we have not started in this life is on @disk. What QEMU says of it is not taken over yet. */

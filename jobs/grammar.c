@@ -98,6 +98,12 @@ static int check_value(struct parser *p, struct word *word)
 				    "wanted, or max",
 				    key->name);
 		return 0;
+	case KEY_NUMBER:
+		if (strspn(word->text, "0123456789") != strlen(word->text) ||
+		    grammar_bytes(word->text, &word->number))
+			return fail(p, -EINVAL, word->offset, word->length, "%s is a whole number",
+				    key->name);
+		return 0;
 	case KEY_SWITCH:
 		if (strcmp(word->text, "0") && strcmp(word->text, "1"))
 			return fail(p, -EINVAL, word->offset, word->length, "%s is 1 or 0",

@@ -26,6 +26,7 @@ enum key_kind {
 	KEY_CHOICE, /* one of the words in choices */
 	KEY_BYTES, /* a size or a rate: a whole number with K, M, G, T or KiB, MiB, GiB, TiB; or "max", which is 0 */
 	KEY_SWITCH, /* 1 or 0 */
+	KEY_NUMBER, /* a whole number, plain */
 };
 
 struct key {
@@ -41,7 +42,7 @@ struct key {
 struct word {
 	const struct key *key;
 	char *text; /* the value with quotes and escapes undone; NUL-terminated, no NUL inside */
-	int64_t number; /* KEY_BYTES, KEY_SWITCH, KEY_FLAG (1) */
+	int64_t number; /* KEY_BYTES, KEY_NUMBER, KEY_SWITCH, KEY_FLAG (1) */
 	size_t offset, length; /* where it stands in the command as written */
 };
 

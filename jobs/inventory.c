@@ -23,6 +23,7 @@ static void chain_free(struct qmp_image *chain, size_t depth)
 		free(chain[i].node);
 		free(chain[i].filename);
 		free(chain[i].path);
+		free(chain[i].backing);
 		free(chain[i].format);
 	}
 	free(chain);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Waits for an answer; one of the functions is set. */
 struct call {
@@ -55,8 +56,7 @@ static void send_plain(struct qmp_link *link, const char *command, struct qmp_va
 		      call_new((struct call){ .done = done, .data = data }));
 }
 
-void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qmp_done_fn done,
-		      void *data)
+static struct qmp_value *stream_arguments(const struct qmp_stream *stream)
 {
 	struct qmp_value *arguments = qmp_object();
 
@@ -64,12 +64,38 @@ void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qm
 	qmp_add_text(arguments, "device", stream->node);
 	if (stream->base_node)
 		qmp_add_text(arguments, "base-node", stream->base_node);
+	if (stream->backing_file)
+		qmp_add_text(arguments, "backing-file", stream->backing_file);
 	qmp_add_number(arguments, "speed", stream->speed);
 	if (stream->on_error)
 		qmp_add_text(arguments, "on-error", stream->on_error);
 	qmp_add_flag(arguments, "auto-finalize", false);
 	qmp_add_flag(arguments, "auto-dismiss", false);
-	send_plain(link, "block-stream", arguments, done, data);
+	return arguments;
+}
+
+void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qmp_done_fn done,
+		      void *data)
+{
+	send_plain(link, "block-stream", stream_arguments(stream), done, data);
+}
+
+/* The whole message, as it would be sent but for the id. */
+static char *command_text(const char *command, struct qmp_value *arguments)
+{
+	struct qmp_value *message = qmp_object();
+	char *text;
+
+	qmp_add_text(message, "execute", command);
+	qmp_add_value(message, "arguments", arguments);
+	text = must(strdup(qmp_value_print(message)));
+	qmp_value_free(message);
+	return text;
+}
+
+char *qmp_block_stream_text(const struct qmp_stream *stream)
+{
+	return command_text("block-stream", stream_arguments(stream));
 }
 
 static void send_job(struct qmp_link *link, const char *command, const char *job, qmp_done_fn done,

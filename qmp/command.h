@@ -15,6 +15,8 @@ struct qmp_stream {
 	const char *job; /* the new job's id */
 	const char *node; /* the active image's node name */
 	const char *base_node; /* what stays below it, or NULL: nothing */
+	const char *
+		backing_file; /* how the header names the base; NULL: as QEMU likes, which is by an absolute path */
 	const char *on_error; /* report, ignore, enospc, stop; or NULL: QEMU's default (report) */
 	int64_t speed; /* bytes a second, 0: no limit */
 };
@@ -22,6 +24,9 @@ struct qmp_stream {
 /* Starts the job with auto-finalize=false and auto-dismiss=false (docs/architecture.md tells why). */
 void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qmp_done_fn done,
 		      void *data);
+
+/* The command as it would be sent; malloc'ed. */
+char *qmp_block_stream_text(const struct qmp_stream *stream);
 
 void qmp_job_pause(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 void qmp_job_resume(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);

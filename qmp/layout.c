@@ -101,6 +101,7 @@ static void image_fill(struct qmp_image *image, const char *node, const char *fo
 		.node = copy(node),
 		.filename = copy(filename),
 		.path = image_path(filename),
+		.backing = copy(qmp_value_text(info, "backing-filename", NULL)),
 		.format = copy(format),
 		.size = qmp_value_number(info, "virtual-size", 0),
 	};
@@ -118,6 +119,7 @@ static void disk_clear(struct qmp_disk_info *disk)
 		free(disk->chain[i].node);
 		free(disk->chain[i].filename);
 		free(disk->chain[i].path);
+		free(disk->chain[i].backing);
 		free(disk->chain[i].format);
 	}
 	free(disk->chain);

@@ -15,6 +15,7 @@ struct qmp_image {
 	char *node; /* node name, or NULL if it cannot be told for certain: such an image cannot be named to QEMU */
 	char *filename; /* as QEMU gives it: a path, "json:{...}", "nbd://..." */
 	char *path; /* the path of a file or device behind it (relative if QEMU was given a relative one), else as filename */
+	char *backing; /* the backing file as the image's header names it, or NULL */
 	char *format; /* qcow2, raw, ... */
 	int64_t size; /* virtual size in bytes */
 };

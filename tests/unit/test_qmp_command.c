@@ -100,11 +100,13 @@ Test(qmp_command, exact_json)
 	       "{\"execute\":\"block-stream\",\"arguments\":{\"job-id\":\"j\",\"device\":\"top\","
 	       "\"speed\":0,\"auto-finalize\":false,\"auto-dismiss\":false}",
 	       "done");
-	qmp_block_stream(wire.link, &(struct qmp_stream){ "j", "top", "base", "stop", 1 << 20 },
+	qmp_block_stream(wire.link,
+			 &(struct qmp_stream){ "j", "top", "base", "../b", "stop", 1 << 20 },
 			 on_done, &wire);
 	expect(&wire,
 	       "{\"execute\":\"block-stream\",\"arguments\":{\"job-id\":\"j\",\"device\":\"top\","
-	       "\"base-node\":\"base\",\"speed\":1048576,\"on-error\":\"stop\","
+	       "\"base-node\":\"base\",\"backing-file\":\"../"
+	       "b\",\"speed\":1048576,\"on-error\":\"stop\","
 	       "\"auto-finalize\":false,\"auto-dismiss\":false}",
 	       "done");
 	qmp_job_pause(wire.link, "j", on_done, &wire);

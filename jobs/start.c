@@ -1,0 +1,174 @@
+/*
+ * The beginning of a job: what every starting command has to check, and the job that is registered before its command is sent, since
+ * its events may come before the answer. Called by the commands (jobs/pull.c) and by jobs/sync.c for jobs that are found.
+ */
+#include "jobs/start.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "jobs/domain_link.h"
+#include "jobs/events.h"
+#include "jobs/grammar.h"
+
+/* --- a job at its beginning --- */
+
+void disk_remember_chain(struct disk *disk, struct job *job)
+{
+	job->before_paths = calloc(disk->depth + 1, sizeof(*job->before_paths));
+	job->before_nodes = calloc(disk->depth + 1, sizeof(*job->before_nodes));
+	if (!job->before_paths || !job->before_nodes)
+		abort();
+	job->before_count = disk->depth;
+	for (size_t i = 0; i < disk->depth; i++) {
+		job->before_paths[i] = strdup(disk->chain[i].path);
+		job->before_nodes[i] = disk->chain[i].node ? strdup(disk->chain[i].node) : NULL;
+	}
+}
+
+void disk_job_seen(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	if (job->phase == JOB_STARTING)
+		job->phase = JOB_LIVE;
+	job->unanswered = false;
+	if (job->told)
+		return;
+	job->told = true;
+	job_free(job->previous);
+	job->previous = NULL;
+	event_job(disk, "job-started");
+	disk_changed(disk, TOPIC_JOB);
+	refresh_tick(disk->domain);
+}
+
+void disk_job_forget(struct disk *disk)
+{
+	struct job *job = disk->job;
+	struct op *op, *next;
+
+	disk->job = job->previous;
+	job->previous = NULL;
+	job_free(job);
+	disk_changed(disk, TOPIC_PROGRESS);
+	disk_changed(disk, TOPIC_JOB);
+	for (op = disk->ops; op; op = next) {
+		next = op->next;
+		if (op->job_ended)
+			op->job_ended(op); /* somebody was quick enough to wait for it */
+	}
+}
+
+void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info)
+{
+	struct job *job = job_new(info->id, job_type_word(info->type));
+
+	job_free(disk->job);
+	disk->job = job;
+	if (!job_id_read(info->id, disk->name, &job->by))
+		job->by.uid = (uid_t)-1;
+	disk_remember_chain(disk, job);
+	job->phase = JOB_LIVE;
+	disk_job_seen(disk);
+}
+
+/* --- starting commands --- */
+
+static bool has_features(struct op *op, const enum qmp_feature *needed, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!qmp_has(op->target.disk->domain->link->features, needed[i])) {
+			op_refuse(op, -EOPNOTSUPP, "this QEMU does not know %s",
+				  qmp_feature_name(needed[i]));
+			return false;
+		}
+	}
+	return true;
+}
+
+/* A command that was made for the chain as it was must not be carried out on another. */
+static bool is_generation(struct op *op, const struct word *wanted)
+{
+	const struct disk *disk = op->target.disk;
+
+	if (!wanted || wanted->number == (int64_t)disk->generation)
+		return true;
+	op_refuse_at(
+		op, -ESTALE, wanted->offset, wanted->length,
+		"the chain has changed: it is of generation %llu now; look at `chain` and `job`",
+		(unsigned long long)disk->generation);
+	return false;
+}
+
+bool start_may(struct op *op, const enum qmp_feature *needed, size_t count)
+{
+	struct disk *disk = op->target.disk;
+
+	if (!domain_is_connected(disk->domain)) {
+		op_refuse(op, -EHOSTDOWN, "the domain is not connected: see its `state`");
+		return false;
+	}
+	if (!has_features(op, needed, count))
+		return false;
+	if (disk_is_busy(disk)) {
+		op_refuse(op, -EBUSY, "the disk has a live job: %s, %s", disk->job->id,
+			  disk_status(disk));
+		return false;
+	}
+	return true;
+}
+
+bool start_may_command(struct op *op, const struct command *command, const enum qmp_feature *needed,
+		       size_t count)
+{
+	return start_may(op, needed, count) &&
+	       is_generation(op, command_word(command, "generation"));
+}
+
+struct job *start_register(struct op *op, const char *type, int64_t speed)
+{
+	struct disk *disk = op->target.disk;
+	char *id = job_id_new(type, disk->name, &op->by);
+	struct job *job = job_new(id, type);
+
+	free(id);
+	job->previous = disk->job;
+	job->by = op->by;
+	job->speed = speed;
+	disk_remember_chain(disk, job);
+	disk->job = job;
+	disk_changed(disk, TOPIC_PROGRESS);
+	disk_changed(disk, TOPIC_JOB);
+	return job;
+}
+
+void start_answered(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+	struct op *op = call_op(call);
+
+	if (disk && disk->job->phase == JOB_STARTING) {
+		if (!error)
+			disk_job_seen(disk);
+		else if (error->code == -EREMOTEIO || error->code == -EAGAIN)
+			disk_job_forget(disk);
+		else
+			disk->job->unanswered = true;
+		if (error && error->code == -ETIMEDOUT) {
+			domain_refresh(disk->domain);
+			domain_be_patient(disk->domain);
+		}
+	}
+	if (op && error)
+		op_refuse(op, error->code, "%s%s", error->text,
+			  error->code == -ETIMEDOUT || error->code == -EHOSTDOWN
+				  ? "; the job may have been started: `job` tells"
+				  : "");
+	else if (op) {
+		text_printf(op->answer, "started %s\n", call->job);
+		op_complete(op, 0);
+	}
+	free(call);
+}

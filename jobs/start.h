@@ -1,0 +1,28 @@
+/*
+ * What all starting commands have in common. Private to jobs/.
+ */
+#ifndef JOBS_START_H
+#define JOBS_START_H
+
+#include "jobs/op.h"
+#include "qmp/command.h"
+#include "qmp/schema.h"
+
+struct command;
+struct job;
+
+/* Refuses @op, and returns false, if no job can be started on its disk now, or if QEMU does not know one of the @count features. */
+bool start_may(struct op *op, const enum qmp_feature *needed, size_t count);
+/* The same at the beginning of a command: also looks at `generation=`. */
+bool start_may_command(struct op *op, const struct command *command, const enum qmp_feature *needed,
+		       size_t count);
+
+/*
+ * Makes the job and registers it with the op's disk. The start command, with the job's id, is to be sent at once, and answered to
+ * start_answered() with a struct call for the op.
+ */
+struct job *start_register(struct op *op, const char *type, int64_t speed);
+/* A qmp_done_fn; @data is a struct call, which it frees. */
+void start_answered(void *data, const struct qmp_error *error);
+
+#endif
