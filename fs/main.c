@@ -12,6 +12,7 @@
 #include "fs/background.h"
 #include "fs/log.h"
 #include "fs/mount.h"
+#include "fs/mount_watch.h"
 #include "fs/notify.h"
 #include "fs/options.h"
 #include "fs/session.h"
@@ -34,6 +35,7 @@ struct daemon {
 	struct model *model;
 	struct session *session;
 	struct notify *notify;
+	struct mount_watch *mount_watch;
 	bool ending;
 	char *failure; /* NULL: none */
 };
@@ -59,6 +61,7 @@ static void on_model_stopped(void *data)
 	daemon->face.notify = NULL;
 	if (daemon->notify)
 		notify_stop(daemon->notify);
+	mount_watch_stop(daemon->mount_watch);
 	if (daemon->session)
 		session_end(daemon->session);
 	for (int i = 0; i < SIGNALS; i++)
@@ -92,11 +95,21 @@ static void on_signal(uv_signal_t *handle, int number)
 
 /* --- the start --- */
 
+/* What still holds the file system is our toucher: when that is gone the kernel ends the session. */
+static void on_mount_gone(void *data)
+{
+	struct daemon *daemon = data;
+
+	notify_quiet(daemon->notify);
+}
+
 static void on_ready(void *data)
 {
 	struct daemon *daemon = data;
 	int parent = daemon->parent;
 
+	daemon->mount_watch =
+		mount_watch_start(&daemon->loop, daemon->mountpoint, on_mount_gone, daemon);
 	notify_start(daemon->notify);
 	daemon->parent = -1;
 	if (parent >= 0 && background_ready(parent) < 0)

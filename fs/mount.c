@@ -88,32 +88,91 @@ static void unescape(char *path)
 	*to = 0;
 }
 
-/* The type of the file system that is mounted on top at @path. False if it is no mount point. */
-static bool mounted_type(const char *path, char type[64])
+/* A line of the list, taken apart. */
+struct mounted {
+	char *point;
+	char device[32], type[64]; /* MAJOR:MINOR; fuse.blockjobfs */
+};
+
+/*
+ * Calls @each for every mount, in the order of the list, in which what is on top comes last; until it returns
+ * true. mounted->point is freed by us.
+ */
+static bool each_mount(bool (*each)(void *data, const struct mounted *mounted), void *data)
 {
 	FILE *list = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, *point = NULL;
+	char *line = NULL;
 	size_t room = 0;
 	bool found = false;
 
 	if (!list)
 		return false;
-	while (getline(&line, &room, list) > 0) {
+	while (!found && getline(&line, &room, list) > 0) {
 		const char *rest = strstr(line, " - ");
+		struct mounted mounted = { 0 };
 
-		free(point);
-		point = NULL;
-		/* ID PARENT MAJOR:MINOR ROOT POINT OPTIONS ... - TYPE SOURCE OPTIONS; the last one is on top */
-		if (!rest || sscanf(line, "%*s %*s %*s %*s %ms", &point) != 1)
+		/* ID PARENT MAJOR:MINOR ROOT POINT OPTIONS ... - TYPE SOURCE OPTIONS */
+		if (!rest ||
+		    sscanf(line, "%*s %*s %31s %*s %ms", mounted.device, &mounted.point) != 2 ||
+		    sscanf(rest, " - %63s", mounted.type) != 1) {
+			free(mounted.point);
 			continue;
-		unescape(point);
-		if (!strcmp(point, path) && sscanf(rest, " - %63s", type) == 1)
-			found = true;
+		}
+		unescape(mounted.point);
+		found = each(data, &mounted);
+		free(mounted.point);
 	}
-	free(point);
 	free(line);
 	fclose(list);
 	return found;
+}
+
+struct search {
+	const char *path;
+	struct mounted top; /* without its point */
+	bool found;
+};
+
+static bool is_at_path(void *data, const struct mounted *mounted)
+{
+	struct search *search = data;
+
+	if (!strcmp(mounted->point, search->path)) {
+		search->top = *mounted;
+		search->found = true;
+	}
+	return false; /* what comes later is on top */
+}
+
+/* The type of the file system that is mounted on top at @path. False if it is no mount point. */
+static bool mounted_type(const char *path, char type[64])
+{
+	struct search search = { .path = path };
+
+	each_mount(is_at_path, &search);
+	if (search.found)
+		strcpy(type, search.top.type);
+	return search.found;
+}
+
+bool mount_device(const char *path, char *device, size_t size)
+{
+	struct search search = { .path = path };
+
+	each_mount(is_at_path, &search);
+	if (search.found)
+		snprintf(device, size, "%s", search.top.device);
+	return search.found;
+}
+
+static bool is_of_device(void *data, const struct mounted *mounted)
+{
+	return !strcmp(mounted->device, data);
+}
+
+bool mount_is_listed(const char *device)
+{
+	return each_mount(is_of_device, (void *)device);
 }
 
 /* --- the dead mount of an earlier life --- */

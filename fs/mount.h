@@ -5,6 +5,9 @@
 #ifndef FS_MOUNT_H
 #define FS_MOUNT_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #define MOUNT_SUBTYPE "blockjobfs"
 #define MOUNT_TYPE    "fuse." MOUNT_SUBTYPE
 
@@ -14,6 +17,11 @@
  * malloc'ed. May block: not for the loop.
  */
 int mount_check(const char *path, char **absolute, char **error);
+
+/* The device, MAJOR:MINOR, of the file system that is mounted on top at @path. False if it is no mount point. */
+bool mount_device(const char *path, char *device, size_t size);
+/* True if a mount of that file system is in our list of mounts. */
+bool mount_is_listed(const char *device);
 
 /* What was said on standard error between begin and end: the first line of it. For one thing at a time. */
 struct mount_words {

@@ -409,10 +409,8 @@ void notify_start(struct notify *notify)
 	uv_prepare_start(&notify->prepare, before_sleep);
 }
 
-void notify_stop(struct notify *notify)
+void notify_quiet(struct notify *notify)
 {
-	struct notice *notice, *next;
-
 	notify->running = false;
 	orders_again(notify);
 	for (int i = 0; i < TOUCHERS_MAX; i++) {
@@ -423,6 +421,13 @@ void notify_stop(struct notify *notify)
 		notify->touchers[i] = NULL;
 	}
 	notify->toucher = NULL;
+}
+
+void notify_stop(struct notify *notify)
+{
+	struct notice *notice, *next;
+
+	notify_quiet(notify);
 	DL_FOREACH_SAFE(notify->list, notice, next)
 		notice_free(notify, notice);
 	while (notify->folders) {

@@ -22,6 +22,8 @@ enum {
 struct notify *notify_new(uv_loop_t *loop, struct face *face, const char *mountpoint);
 /* The mount is there: from now on changes are told. */
 void notify_start(struct notify *notify);
+/* Nobody is told any more: the toucher ends. notify_stop() is still to be called. */
+void notify_quiet(struct notify *notify);
 /* No more notices; the toucher ends. */
 void notify_stop(struct notify *notify);
 /* After notify_stop(), when the loop has run its closing callbacks. NULL is ignored. */

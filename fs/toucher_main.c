@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -34,13 +35,39 @@ static void drop_privileges(void)
 	prctl(PR_SET_NAME, "blockjobfs-toch");
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	syscall(SYS_capset, &header, none);
-	close_range(1, ~0U, 0);
+}
+
+/*
+ * The root of our mount, by a mount of our own of the same file system that is in nobody's list: what we have open does not make
+ * "umount" fail. Without the right to that (a mount by fusermount3): by its name, looked up each time.
+ */
+struct root {
+	int tree; /* AT_FDCWD: by name */
+	const char *name;
+	dev_t device;
+};
+
+static int open_root(struct root *root, const char *mountpoint)
+{
+	struct statfs kind;
+	struct stat status;
+
+	root->name = mountpoint;
+	root->tree = open_tree(AT_FDCWD, mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (root->tree < 0)
+		root->tree = AT_FDCWD;
+	if (root->tree == AT_FDCWD ? statfs(mountpoint, &kind) || stat(mountpoint, &status)
+				   : fstatfs(root->tree, &kind) || fstat(root->tree, &status))
+		return -1;
+	root->device = status.st_dev;
+	return kind.f_type == FUSE_SUPER_MAGIC ? 0 : -1;
 }
 
 /* Opens, writes, closes: IN_MODIFY and IN_CLOSE_WRITE on the file and on its folder. */
-static void touch(const char *path, dev_t device)
+static void touch(const struct root *root, const char *path)
 {
-	int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int fd =
+		openat(root->tree, path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct stat status;
 	size_t size;
 	off_t at = 0;
@@ -48,7 +75,7 @@ static void touch(const char *path, dev_t device)
 	if (fd < 0)
 		return;
 	/* Not our mount any more: write nothing into anybody else's file. */
-	if (fstat(fd, &status) == 0 && status.st_dev == device) {
+	if (fstat(fd, &status) == 0 && status.st_dev == root->device) {
 		size = status.st_size < 1 ? 1 : (size_t)status.st_size;
 		if (size > TOUCH_BYTES_MAX) {
 			at = (off_t)(size - TOUCH_BYTES_MAX);
@@ -59,37 +86,41 @@ static void touch(const char *path, dev_t device)
 	close(fd);
 }
 
-static void carry_out(char *line, const char *mountpoint, dev_t device)
+static void carry_out(const struct root *root, char *line)
 {
 	char *path;
+	int length;
 
-	if (!line[0] || line[1] != ' ' || asprintf(&path, "%s/%s", mountpoint, line + 2) < 0)
+	if (!line[0] || line[1] != ' ')
+		return;
+	length = root->tree == AT_FDCWD ? asprintf(&path, "%s/%s", root->name, line + 2)
+					: asprintf(&path, "%s", line + 2);
+	if (length < 0)
 		return;
 	if (line[0] == 't')
-		touch(path, device);
+		touch(root, path);
 	else if (line[0] == 'm')
-		mkdir(path, 0755);
+		mkdirat(root->tree, path, 0755);
 	else if (line[0] == 'r')
-		rmdir(path);
+		unlinkat(root->tree, path, AT_REMOVEDIR);
 	free(path);
 }
 
 int toucher_main(const char *mountpoint)
 {
-	struct statfs kind;
-	struct stat status;
 	FILE *orders = fdopen(STDIN_FILENO, "r");
+	struct root root;
 	char *line = NULL;
 	size_t room = 0;
 	ssize_t length;
 
-	drop_privileges();
-	if (!orders || stat(mountpoint, &status) < 0 || statfs(mountpoint, &kind) < 0 ||
-	    kind.f_type != FUSE_SUPER_MAGIC)
+	close_range(1, ~0U, 0);
+	if (!orders || open_root(&root, mountpoint) < 0)
 		return EXIT_FAILURE;
+	drop_privileges();
 	while ((length = getline(&line, &room, orders)) > 0) {
 		line[length - 1] = 0;
-		carry_out(line, mountpoint, status.st_dev);
+		carry_out(&root, line);
 		if (write(STDIN_FILENO, "", 1) != 1)
 			break;
 	}
