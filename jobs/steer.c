@@ -182,13 +182,24 @@ static void abort_over(struct op *op)
 	op_complete(op, 0);
 }
 
+/* QEMU takes no abort any more, since the job ends: for an abort that came before, or of itself. */
+static bool is_ending(const struct job *job)
+{
+	static const char *const last[] = { "aborting", "concluded", "null" };
+
+	for (size_t i = 0; job->qemu_state && i < sizeof(last) / sizeof(*last); i++)
+		if (!strcmp(job->qemu_state, last[i]))
+			return true;
+	return job->phase >= JOB_FINALIZING;
+}
+
 static void abort_sent(void *data, const struct qmp_error *error)
 {
 	struct call *call = data;
 	struct disk *disk = call_disk(call);
 	struct op *op = call_op(call);
 	/* Too late to cancel is no failure: the job's end is on its way. */
-	bool refused_early = error && disk && disk->job->phase < JOB_FINALIZING;
+	bool refused_early = error && disk && !is_ending(disk->job);
 
 	if (refused_early && error->code == -EREMOTEIO) {
 		disk->job->abort_asked = false;
