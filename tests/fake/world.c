@@ -122,7 +122,7 @@ void world_start(struct world *world)
 	struct source source = { SOURCE_UNIX, (char *)"vm", (char *)peer_path(world->peer) };
 	char *error = NULL;
 
-	world->stopped = false;
+	world->stopped = world->stopping = false;
 	world->model = model_new(&world->loop, &settings, &watcher, world);
 	cr_assert_eq(model_add(world->model, &source, &error), 0, "%s", error);
 	world->domain = model_find_domain(world->model, "vm");
@@ -139,9 +139,16 @@ static void model_is_stopped(void *data)
 	((struct world *)data)->stopped = true;
 }
 
+void world_begin_stop(struct world *world)
+{
+	world->stopping = true;
+	model_stop(world->model, model_is_stopped, world);
+}
+
 void world_stop(struct world *world)
 {
-	model_stop(world->model, model_is_stopped, world);
+	if (!world->stopping)
+		world_begin_stop(world);
 	WORLD_UNTIL(world, world->stopped);
 	cr_assert_null(world->model->ops);
 	cr_assert_null(world->model->ops_by_id);
@@ -222,7 +229,7 @@ static const struct key pull_keys[] = {
 	{ 0 },
 };
 static const struct key speed_keys[] = {
-	{ .name = "rate", .kind = KEY_BYTES, .positional = true, .required = true },
+	{ .name = "speed", .kind = KEY_BYTES, .positional = true, .required = true },
 	{ 0 },
 };
 static const struct key pause_keys[] = {

@@ -28,7 +28,7 @@ struct world {
 	size_t log_lines;
 	unsigned timeout_ms;
 	int descriptors;
-	bool stopped;
+	bool stopping, stopped;
 };
 
 /* What somebody waits for. */
@@ -50,6 +50,8 @@ void world_free(struct world *world);
 /* The next life of the daemon: the model is stopped, freed and begun anew; QEMU stays as it is. */
 void world_restart(struct world *world);
 void world_stop(struct world *world);
+/* The first half of that. */
+void world_begin_stop(struct world *world);
 
 struct disk *world_disk(struct world *world, const char *name);
 /* The live or last job of the disk. */
