@@ -4,6 +4,7 @@
  */
 #include "jobs/event_log.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,24 +15,27 @@ void event_log_clear(struct event_log *log)
 	*log = (struct event_log){ 0 };
 }
 
-/* Drops the oldest lines so that EVENT_LOG_KEEP of them stay. */
-static void log_shorten(struct event_log *log)
+static void drop_oldest(struct event_log *log, uint64_t lines)
 {
-	uint64_t drop = log->lines - log->lines_dropped - EVENT_LOG_KEEP;
 	char *at = log->bytes;
 
-	for (uint64_t line = 0; line < drop; line++)
+	for (uint64_t line = 0; line < lines; line++)
 		at = (char *)memchr(at, '\n', (size_t)(log->bytes + log->length - at)) + 1;
 	log->start += (uint64_t)(at - log->bytes);
 	log->length -= (size_t)(at - log->bytes);
-	log->lines_dropped += drop;
+	log->lines_dropped += lines;
 	memmove(log->bytes, at, log->length);
 }
 
 void event_log_append(struct event_log *log, const char *line, size_t length)
 {
-	if (log->lines - log->lines_dropped >= 2 * EVENT_LOG_KEEP)
-		log_shorten(log);
+	uint64_t kept = log->lines - log->lines_dropped;
+
+	if (kept >= 2 * EVENT_LOG_KEEP)
+		drop_oldest(log, kept - EVENT_LOG_KEEP);
+	for (; log->length && log->length + length > EVENT_LOG_BYTES_MAX;
+	     kept = log->lines - log->lines_dropped)
+		drop_oldest(log, (kept + 1) / 2);
 	if (log->length + length > log->room) {
 		size_t room = log->room + log->room / 2 + length;
 		char *bytes = realloc(log->bytes, room);
@@ -53,7 +57,12 @@ size_t event_log_size(const struct event_log *log)
 
 void event_log_open(const struct event_log *log, struct event_place *place)
 {
-	*place = (struct event_place){ log->start, log->start, log->lines_dropped };
+	*place = (struct event_place){
+		.base = log->start,
+		.next = log->start,
+		.lines = log->lines_dropped,
+		.start = log->start,
+	};
 }
 
 static uint64_t count_lines(const char *bytes, size_t length)
@@ -66,43 +75,60 @@ static uint64_t count_lines(const char *bytes, size_t length)
 	return lines;
 }
 
-/* The reader wants what has been dropped: it gets a line that says so, and goes on with the oldest line kept. */
-static size_t read_overrun(const struct event_log *log, struct event_place *place, uint64_t offset,
-			   char *out, size_t size)
+/* Positions are compared by their distance: the base may lie before the log's beginning, modulo 2^64. */
+static bool is_before(uint64_t a, uint64_t b)
 {
-	char line[96];
-	int length = snprintf(line, sizeof(line), "{\"event\":\"overrun\",\"lost\":%llu}\n",
-			      (unsigned long long)(log->lines_dropped - place->lines));
-
-	if ((size_t)length > size)
-		length =
-			(int)size; /* a reader with a buffer of 40 bytes sees the beginning of it */
-	memcpy(out, line, (size_t)length);
-	/* What follows the inserted line in the reader's file is the oldest line kept. */
-	place->next = log->start;
-	place->lines = log->lines_dropped;
-	place->base = log->start - (offset + (uint64_t)length);
-	return (size_t)length;
+	return (int64_t)(a - b) < 0;
 }
 
-size_t event_log_read(const struct event_log *log, struct event_place *place, uint64_t offset,
-		      char *out, size_t size)
+/* What stands at @offset has been dropped: a line there says so, and what follows it is the oldest line kept. */
+static void put_notice(const struct event_log *log, struct event_place *place, uint64_t offset)
 {
-	uint64_t at = place->base + offset; /* may wrap round: base is an offset modulo 2^64 */
+	bool torn =
+		place->last && place->last != '\n'; /* in the middle of a line that is gone now */
+
+	place->notice_length = (size_t)snprintf(
+		place->notice, sizeof(place->notice), "%s{\"event\":\"overrun\",\"lost\":%llu}\n",
+		torn ? "\n" : "", (unsigned long long)(log->lines_dropped - place->lines));
+	place->notice_at = offset;
+	place->next = place->start = log->start;
+	place->lines = log->lines_dropped;
+	place->base = log->start - (offset + place->notice_length);
+	place->last = '\n';
+}
+
+static size_t read_notice(const struct event_place *place, uint64_t offset, char *out, size_t size)
+{
+	size_t at = (size_t)(offset - place->notice_at);
+
+	if (size > place->notice_length - at)
+		size = place->notice_length - at;
+	memcpy(out, place->notice + at, size);
+	return size;
+}
+
+/* A read at offset 0. */
+static void begin_again(const struct event_log *log, struct event_place *place)
+{
+	if (place->start == log->start) {
+		event_log_open(log, place);
+	} else if (is_before(place->next, log->start)) {
+		place->last = 0;
+		put_notice(log, place, 0);
+	} else {
+		/* Shortened under a reader who had read what is gone: it goes on. */
+		place->base = place->next;
+		place->start = log->start;
+		place->notice_length = 0;
+	}
+}
+
+static size_t read_lines(const struct event_log *log, struct event_place *place, uint64_t at,
+			 char *out, size_t size)
+{
 	uint64_t end = log->start + log->length;
 
-	if (offset == 0) {
-		/* Shortened under a reader who had read what is gone, and more: go on there. */
-		if (place->base != log->start && place->next > log->start &&
-		    place->base < log->start)
-			place->base = place->next;
-		else
-			event_log_open(log, place);
-		at = place->base;
-	}
-	if (at < log->start)
-		return read_overrun(log, place, offset, out, size);
-	if (at >= end)
+	if (!is_before(at, end) || !size)
 		return 0;
 	if (size > end - at)
 		size = (size_t)(end - at);
@@ -113,5 +139,19 @@ size_t event_log_read(const struct event_log *log, struct event_place *place, ui
 		place->lines = log->lines_dropped +
 			       count_lines(log->bytes, (size_t)(at - log->start) + size);
 	place->next = at + size;
+	place->last = out[size - 1];
 	return size;
+}
+
+size_t event_log_read(const struct event_log *log, struct event_place *place, uint64_t offset,
+		      char *out, size_t size)
+{
+	if (offset == 0)
+		begin_again(log, place);
+	else if (offset - place->notice_at >= place->notice_length &&
+		 is_before(place->base + offset, log->start))
+		put_notice(log, place, offset);
+	if (offset - place->notice_at < place->notice_length)
+		return read_notice(place, offset, out, size);
+	return read_lines(log, place, place->base + offset, out, size);
 }

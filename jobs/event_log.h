@@ -10,7 +10,8 @@
 #include <stdint.h>
 
 enum {
-	EVENT_LOG_KEEP = 1000, /* at least so many lines stay when older ones are dropped */
+	EVENT_LOG_KEEP = 1000, /* at least so many lines stay when older ones are dropped ... */
+	EVENT_LOG_BYTES_MAX = 8 << 20, /* ... unless a peer makes them very long */
 };
 
 struct event_log {
@@ -23,9 +24,16 @@ struct event_log {
 
 /* A reader's place. All zero is not a valid place: use event_log_open(). */
 struct event_place {
-	uint64_t base; /* where in the log the reader's offset 0 is */
+	uint64_t base; /* where in the log the reader's offset 0 is, modulo 2^64 */
 	uint64_t next; /* where in the log the next read in sequence goes on */
 	uint64_t lines; /* lines of the log before `next` */
+	uint64_t
+		start; /* of the log when `base` was set: another one means that it was shortened since */
+	char last; /* byte read in sequence */
+	char notice
+		[64]; /* the line that tells of a loss; it stands in front of the oldest line kept ... */
+	size_t notice_length;
+	uint64_t notice_at; /* ... at this offset of the reader's */
 };
 
 void event_log_clear(struct event_log *log);
@@ -37,8 +45,8 @@ size_t event_log_size(const struct event_log *log);
 void event_log_open(const struct event_log *log, struct event_place *place);
 /*
  * Reads at the reader's @offset into @out. Returns the number of bytes, 0 at the end. Offset 0 begins anew with the oldest line kept,
- * unless the log was shortened under a reader who had kept up with it: that one goes on where it was (tail -f does just this when it
- * sees the file become shorter).
+ * unless the log was shortened since: then the reader goes on where it was, or where it can (tail -f reads at 0 when it sees the
+ * file become shorter).
  */
 size_t event_log_read(const struct event_log *log, struct event_place *place, uint64_t offset,
 		      char *out, size_t size);
