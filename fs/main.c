@@ -3,12 +3,14 @@
  * this order: options, sources, the mount point, the background, the model, the mount; and back.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include "fs/background.h"
 #include "fs/log.h"
 #include "fs/mount.h"
@@ -205,6 +207,20 @@ static int serve(struct daemon *daemon)
 
 /* --- before the start --- */
 
+/*
+ * A standard descriptor that the caller has closed must not become one of ours: the background replaces these three
+ * (fs/background.c).
+ */
+static void fill_standard(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	close(fd);
+}
+
 /* Monitors, open files, engines: the soft limit of 1024 is for programs that use select(2). */
 static void raise_limit(void)
 {
@@ -270,6 +286,7 @@ int main(int argc, char **argv)
 	char *error = NULL;
 	int status;
 
+	fill_standard();
 	log_open();
 	if (argc == 3 && !strcmp(argv[1], "--toucher"))
 		return toucher_main(argv[2]);
