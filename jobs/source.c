@@ -72,6 +72,7 @@ static char *name_of_path(const char *path)
 	return name;
 }
 
+/* NULL, with errno: it is relative to a folder that is gone. */
 static char *absolute_path(const char *path)
 {
 	char *cwd, *absolute;
@@ -79,7 +80,9 @@ static char *absolute_path(const char *path)
 	if (*path == '/')
 		return strdup(path);
 	cwd = getcwd(NULL, 0);
-	if (!cwd || asprintf(&absolute, "%s/%s", cwd, path) < 0)
+	if (!cwd)
+		return NULL;
+	if (asprintf(&absolute, "%s/%s", cwd, path) < 0)
 		abort();
 	free(cwd);
 	return absolute;
@@ -159,8 +162,9 @@ int source_parse(struct source *source, const char *word, char **error)
 	status = read_kind(&rest, &source->kind, error);
 	if (!status && !*rest)
 		status = fail(error, -EINVAL, "%s: a path is missing", word);
+	if (!status && !(source->path = absolute_path(rest)))
+		status = fail(error, -errno, "%s: the current folder: %s", word, strerror(errno));
 	if (!status) {
-		source->path = absolute_path(rest);
 		if (source->kind == SOURCE_UNIX &&
 		    strlen(source->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
 			status = fail(error, -ENAMETOOLONG, "%s: too long for a socket",
