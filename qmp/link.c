@@ -57,6 +57,7 @@ struct qmp_link {
 	uv_timer_t timer;
 	uv_connect_t connect;
 	int handles; /* not closed yet */
+	char *path; /* of the socket */
 	const struct qmp_link_handlers *handlers;
 	void *owner;
 	bool let_go; /* the owner wants to hear no more */
@@ -153,6 +154,7 @@ static void handle_closed(uv_handle_t *handle)
 	/* The owner might have sent something to the dead link meanwhile: that is owed an answer too. */
 	fail_refused(link);
 	qmp_reader_free(link->reader);
+	free(link->path);
 	free(link);
 }
 
@@ -492,7 +494,7 @@ static void connected(uv_connect_t *connect, int status)
 	if (!error)
 		error = uv_read_start((uv_stream_t *)&link->pipe, lend_buffer, bytes_came);
 	if (error) {
-		link_end(link, error, "%s",
+		link_end(link, error, "%s: %s", link->path,
 			 error == -EAGAIN ? "too many clients wait for this monitor"
 					  : uv_strerror(error));
 		return;
@@ -511,6 +513,7 @@ struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeo
 
 	/* libuv writes without MSG_NOSIGNAL, and a monitor may hang up at any moment. */
 	signal(SIGPIPE, SIG_IGN);
+	link->path = must(strdup(path));
 	link->handlers = handlers;
 	link->owner = owner;
 	link->timeout_ms = timeout_ms;
