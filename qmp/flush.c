@@ -68,7 +68,8 @@ static bool by_reopen(struct qmp_link *link, struct qmp_features features,
 	qmp_add_text(options, "driver", flush->format);
 	qmp_add_text(options, "node-name", flush->node);
 	qmp_add_text(options, "file", flush->file_node);
-	qmp_add_text(options, "backing", flush->backing_node);
+	if (flush->backing_node) /* formats without backing files do not take the word */
+		qmp_add_text(options, "backing", flush->backing_node);
 	qmp_link_send(
 		link, "blockdev-reopen",
 		qmp_add_value(qmp_object(), "options", qmp_append_value(qmp_array(), options)),
