@@ -130,12 +130,16 @@ static bool replace(char **kept, const char *text)
 	return true;
 }
 
+static const int64_t rate_max = (int64_t)1 << 50; /* a PiB a second: more is the peer's nonsense */
+
 /* The rate over at least half a second, smoothed: QEMU works in slices, and skipped clusters count as done at once. */
 static void measure_rate(struct job *job, int64_t offset, uint64_t now_ns)
 {
 	uint64_t elapsed = now_ns - job->sample_ns;
 	double rate;
 
+	if (offset < 0)
+		offset = 0;
 	if (!job->sample_ns || offset < job->sample_offset) {
 		job->sample_ns = now_ns;
 		job->sample_offset = offset;
@@ -144,7 +148,9 @@ static void measure_rate(struct job *job, int64_t offset, uint64_t now_ns)
 	if (elapsed < 500000000)
 		return;
 	rate = (double)(offset - job->sample_offset) * 1e9 / (double)elapsed;
-	job->rate = (int64_t)(job->rate ? (rate + (double)job->rate) / 2 : rate);
+	if (job->rate)
+		rate = (rate + (double)job->rate) / 2;
+	job->rate = rate < (double)rate_max ? (int64_t)rate : rate_max;
 	job->sample_ns = now_ns;
 	job->sample_offset = offset;
 }
@@ -169,8 +175,9 @@ bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_n
 	job->seen = true;
 	job->state = state;
 	job->speed = info->speed;
-	job->offset = info->offset;
-	job->length = info->length;
+	/* Figures are the peer's: what is computed from them must not overflow. */
+	job->offset = info->offset < 0 ? 0 : info->offset;
+	job->length = info->length < 0 ? 0 : info->length;
 	job->paused = info->paused;
 	job->auto_dismiss = info->auto_dismiss;
 	changed |= replace(&job->qemu_state, info->status);
@@ -200,7 +207,8 @@ int64_t job_eta(const struct job *job)
 {
 	if (job->state != JOB_RUNNING || job->rate <= 0 || job->length < job->offset)
 		return -1;
-	return (job->length - job->offset + job->rate - 1) / job->rate;
+	return (job->length - job->offset) / job->rate +
+	       ((job->length - job->offset) % job->rate != 0);
 }
 
 enum job_state job_final_state(const struct job *job)
