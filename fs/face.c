@@ -121,5 +121,6 @@ bool face_node_is_busy(const struct face *face, uint64_t node)
 void face_clear(struct face *face)
 {
 	open_files_clear(&face->files);
+	known_clear(&face->known);
 	nodes_clear(&face->nodes);
 }

@@ -6,6 +6,7 @@
 #ifndef FS_FACE_H
 #define FS_FACE_H
 
+#include "fs/known.h"
 #include "fs/node.h"
 #include "fs/open_file.h"
 
@@ -13,6 +14,7 @@ struct face {
 	struct model *model;
 	struct nodes nodes;
 	struct open_files files;
+	struct known known;
 	uid_t uid; /* of every file */
 	gid_t gid;
 	struct notify *notify; /* tells those who watch; NULL: nobody is told (tests) */

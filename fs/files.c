@@ -67,20 +67,24 @@ void place_show(const struct place *place, struct text *out)
 	}
 }
 
-size_t place_size(const struct place *place)
+/* What `wait` will read as is not known yet; a size that is too short would cut it off in sendfile(2), one too long does no harm. */
+static size_t size_of_what_blocks(const struct place *place)
 {
-	struct text *text;
-	size_t size;
+	return strlen(disk_is_busy(place->disk) ? "completed" : disk_status(place->disk)) + 1;
+}
 
+static size_t size_of(const struct place *place, struct text **content)
+{
+	*content = NULL;
 	if (place_is_folder(place))
 		return 0;
 	if (place->file->flags & FILE_LOG)
 		return event_log_size(place_log(place));
-	text = text_new();
-	place_show(place, text);
-	size = text_length(text);
-	text_free(text);
-	return size;
+	if (place->file->flags & FILE_WAITS)
+		return size_of_what_blocks(place);
+	*content = text_new();
+	place_show(place, *content);
+	return text_length(*content);
 }
 
 static nlink_t count_links(const struct place *place)
@@ -102,14 +106,14 @@ static nlink_t count_links(const struct place *place)
 	return links;
 }
 
-void place_stat(const struct place *place, struct stat *stat)
+void place_stat(const struct place *place, struct stat *stat, struct text **content)
 {
 	struct timespec time = place_stamp(place)->time;
 
 	*stat = (struct stat){
 		.st_mode = place->file ? place->file->mode : S_IFDIR | 0755,
 		.st_nlink = count_links(place),
-		.st_size = (off_t)place_size(place),
+		.st_size = (off_t)size_of(place, content),
 		.st_blksize = 4096,
 		.st_atim = time,
 		.st_mtim = time,

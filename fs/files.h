@@ -60,10 +60,11 @@ struct event_log *place_log(const struct place *place);
 struct target place_target(const struct place *place);
 /* Appends the content of a file as of now. */
 void place_show(const struct place *place, struct text *out);
-/* The exact size of that. */
-size_t place_size(const struct place *place);
-/* All of stat but owner and inode number. */
-void place_stat(const struct place *place, struct stat *stat);
+/*
+ * All of stat but owner and inode number. *@content is what the file shows at this moment, to be freed; NULL: a folder, a log, or what
+ * blocks.
+ */
+void place_stat(const struct place *place, struct stat *stat, struct text **content);
 
 /* Appends @string on one line: backslash, newline, tab and other control characters as \\ \n \t \ooo. */
 void show_line(struct text *out, const char *string);

@@ -28,6 +28,21 @@ static void show_pause(const struct place *place, struct text *out)
 	text_puts(out, job && job->paused ? "1\n" : "0\n");
 }
 
+#define BANDWIDTH_KEY                                                                       \
+	{                                                                                   \
+		.name = "bandwidth", .kind = KEY_BYTES, .shown = "RATE",                    \
+		.help = "bytes a second with an optional K, M, G or T; 0 or max: no limit", \
+	}
+
+#define ON_ERROR_KEY                                                                            \
+	{                                                                                       \
+		.name = "on-error", .kind = KEY_CHOICE, .choices = "report ignore enospc stop", \
+		.shown = "WHAT",                                                                \
+		.help = "what an I/O error does: end the job, go on, stop when space has run "  \
+			"out, "                                                                 \
+			"stop",                                                                 \
+	}
+
 /* What every command that starts a job takes. */
 #define START_KEYS                                                                               \
 	{                                                                                        \
@@ -50,20 +65,37 @@ static const struct key pull_keys[] = {
 			"backing "
 			"image: its path, or [N] for the N-th line of chain; by default all of it",
 	},
+	BANDWIDTH_KEY,
+	ON_ERROR_KEY,
+	START_KEYS,
+	{ 0 },
+};
+
+static const struct key commit_keys[] = {
 	{
-		.name = "bandwidth",
-		.kind = KEY_BYTES,
-		.shown = "RATE",
-		.help = "bytes a second with an optional K, M, G or T; 0 or max: no limit",
+		.name = "top",
+		.kind = KEY_TEXT,
+		.shown = "IMAGE",
+		.help = "the uppermost image to merge: its path, or [N]; by default the active one",
 	},
 	{
-		.name = "on-error",
-		.kind = KEY_CHOICE,
-		.choices = "report ignore enospc stop",
-		.shown = "WHAT",
-		.help = "what an I/O error does: end the job, go on, stop when space has run out, "
-			"stop",
+		.name = "base",
+		.kind = KEY_TEXT,
+		.shown = "IMAGE",
+		.help = "the image to merge into; by default the last of the chain",
 	},
+	{
+		.name = "shallow",
+		.kind = KEY_FLAG,
+		.help = "merge into the image right under top",
+	},
+	{
+		.name = "pivot",
+		.kind = KEY_FLAG,
+		.help = "of the active image: go over to base as soon as the job is ready",
+	},
+	BANDWIDTH_KEY,
+	ON_ERROR_KEY,
 	START_KEYS,
 	{ 0 },
 };
@@ -236,6 +268,15 @@ const struct file disk_files[] = {
 			"backs it.",
 	},
 	{
+		.name = "commit",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_FIXED,
+		.write = disk_commit,
+		.keys = commit_keys,
+		.help = "Merges the images from top down to base into base. If the active image is "
+			"among them the job becomes ready and waits for pivot or finish.",
+	},
+	{
 		.name = "speed",
 		.mode = S_IFREG | 0644,
 		.flags = FILE_FRESH,
@@ -253,6 +294,21 @@ const struct file disk_files[] = {
 		.write = disk_pause,
 		.keys = pause_keys,
 		.help = "1 while the live job is paused, else 0.",
+	},
+	{
+		.name = "pivot",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_FIXED,
+		.write = disk_pivot,
+		.help = "Lets the disk go over to the image that a ready job has made whole.",
+	},
+	{
+		.name = "finish",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_FIXED,
+		.write = disk_finish,
+		.help = "Ends a ready job and stays on the old image; what was written is "
+			"consistent.",
 	},
 	{
 		.name = "abort",

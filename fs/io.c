@@ -37,11 +37,20 @@ static void read_content(struct reply *reply, const struct place *place)
 {
 	struct open_file *file = open_file_find(&reply->face->files, reply->fh);
 	struct text *text = text_new();
+	uint64_t version = place_stamp(place)->version;
+	const struct text *told =
+		reply->cached ? known_told(&reply->face->known, reply->node) : NULL;
 
 	place_show(place, text);
+	if (told && text_length(text) > text_length(told)) {
+		/* It has become longer since its size was told: rather what was true then than half of what is true now. */
+		text_clear(text);
+		text_append(text, text_bytes(told), text_length(told));
+		version = OPEN_UNSEEN;
+	}
 	give_text(reply, text);
 	if (file)
-		open_file_take_snapshot(file, text, place_stamp(place)->version);
+		open_file_take_snapshot(file, text, version);
 	else
 		text_free(text); /* closed while it waited */
 }

@@ -89,6 +89,16 @@ static char *folder_path(const struct domain *domain, const struct disk *disk)
 	return path;
 }
 
+/* Who watches a file, or its folder, makes the kernel hold on to it. */
+static bool may_be_watched(const struct notify *notify, const struct place *place)
+{
+	struct place folder = *place;
+
+	folder.file = NULL;
+	return known_is(&notify->face->known, node_id(&folder)) ||
+	       known_is(&notify->face->known, node_id(place));
+}
+
 static void want(struct notify *notify, const struct place *place, const char *folder,
 		 unsigned apart_ms)
 {
@@ -130,7 +140,7 @@ void notify_changed(struct notify *notify, struct domain *domain, struct disk *d
 	/* A file that is waited in is not touched: the toucher would wait for its reader (fs/toucher_main.c). */
 	for (place.file = place_table(&place); place.file->name; place.file++)
 		if (place.file->topic == topic && S_ISREG(place.file->mode) &&
-		    !(place.file->flags & FILE_WAITS))
+		    !(place.file->flags & FILE_WAITS) && may_be_watched(notify, &place))
 			want(notify, &place, folder, slow ? NOTIFY_PROGRESS_MS : NOTIFY_MS);
 	free(folder);
 }

@@ -53,11 +53,13 @@ static void looked_at(fuse_req_t req, const struct place *folder)
 		domain_looked_at(folder->domain);
 }
 
-static void fill_stat(fuse_req_t req, const struct place *place, struct stat *stat)
+/* As place_stat(). */
+static void fill_stat(fuse_req_t req, const struct place *place, struct stat *stat,
+		      struct text **content)
 {
 	const struct face *face = face_of(req);
 
-	place_stat(place, stat);
+	place_stat(place, stat, content);
 	stat->st_ino = node_id(place);
 	stat->st_uid = face->uid;
 	stat->st_gid = face->gid;
@@ -81,28 +83,34 @@ static void op_init(void *data, struct fuse_conn_info *conn)
 static void reply_entry(fuse_req_t req, const struct place *place)
 {
 	struct fuse_entry_param entry = { 0 };
+	struct face *face = face_of(req); /* req is gone after the answer */
+	struct text *content;
 
-	fill_stat(req, place, &entry.attr);
+	fill_stat(req, place, &entry.attr, &content);
 	entry.ino = entry.attr.st_ino;
-	fuse_reply_entry(req, &entry);
+	if (fuse_reply_entry(req, &entry) == 0)
+		known_looked_up(&face->known, entry.ino);
+	known_tell(&face->known, entry.ino, content);
 }
 
 /* A folder that is just being made or removed once more for those who watch. True if it has been answered. */
 static bool toucher_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param entry = { 0 };
+	struct face *face = face_of(req);
 	uint64_t node;
 
-	switch (notify_toucher_sees(face_of(req)->notify, parent, name, &node)) {
+	switch (notify_toucher_sees(face->notify, parent, name, &node)) {
 	case FOLDER_ADDED:
 		fuse_reply_err(req, ENOENT);
 		return true;
 	case FOLDER_REMOVED:
 		entry.ino = entry.attr.st_ino = node;
 		entry.attr.st_mode = S_IFDIR | 0755;
-		entry.attr.st_uid = face_of(req)->uid;
+		entry.attr.st_uid = face->uid;
 		entry.attr.st_nlink = 2;
-		fuse_reply_entry(req, &entry);
+		if (fuse_reply_entry(req, &entry) == 0)
+			known_looked_up(&face->known, node);
 		return true;
 	case FOLDER_OTHER:
 		break;
@@ -130,11 +138,14 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-	fuse_reply_none(req); /* ids need no memory */
+	known_forget(&face_of(req)->known, ino, nlookup);
+	fuse_reply_none(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
+	for (size_t i = 0; i < count; i++)
+		known_forget(&face_of(req)->known, forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 
@@ -142,12 +153,14 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	struct place place;
 	struct stat stat;
+	struct text *content;
 
 	if (!find(req, ino, &place)) {
 		fuse_reply_err(req, ESTALE);
 		return;
 	}
-	fill_stat(req, &place, &stat);
+	fill_stat(req, &place, &stat, &content);
+	known_tell(&face_of(req)->known, ino, content);
 	fuse_reply_attr(req, &stat, 0);
 }
 
@@ -389,8 +402,12 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 	enum {
 		READ_BYTES_MAX = 1 << 20,
 	};
+	struct reply *reply;
 
-	io_read(reply_for(req, ino, size < READ_BYTES_MAX ? size : READ_BYTES_MAX, offset, fi));
+	reply = reply_for(req, ino, size < READ_BYTES_MAX ? size : READ_BYTES_MAX, offset, fi);
+	/* read(2) on a file that is read directly names its caller; what fills a page is read on nobody's behalf (fs/fuse/file.c). */
+	reply->cached = fi->lock_owner == 0;
+	io_read(reply);
 }
 
 /* write_buf, not write: libfuse checks only here that the request has as many bytes as it says. */

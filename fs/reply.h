@@ -20,6 +20,7 @@ struct reply {
 	size_t size; /* bytes wanted, or written */
 	struct op *op; /* what it waits for; NULL: it does not */
 	bool parking, interrupted;
+	bool cached; /* a read into the page cache, for sendfile or splice: cut off at the size told last */
 	uint64_t since; /* when it was parked until a job ends, by uv_now(); 0: it is not */
 	struct reply *prev, *next; /* those that are */
 };

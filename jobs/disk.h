@@ -60,6 +60,9 @@ void disk_wait(struct op *op);
 struct command;
 /* The commands. Each completes @op, now or later, exactly once. */
 void disk_pull(struct op *op, const struct command *command);
+void disk_commit(struct op *op, const struct command *command);
+void disk_pivot(struct op *op, const struct command *command);
+void disk_finish(struct op *op, const struct command *command);
 void disk_speed(struct op *op, const struct command *command);
 void disk_pause(struct op *op, const struct command *command);
 void disk_abort(struct op *op, const struct command *command);

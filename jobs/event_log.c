@@ -31,7 +31,7 @@ void event_log_append(struct event_log *log, const char *line, size_t length)
 {
 	uint64_t kept = log->lines - log->lines_dropped;
 
-	if (kept >= 2 * EVENT_LOG_KEEP)
+	if (kept >= EVENT_LOG_MOST)
 		drop_oldest(log, kept - EVENT_LOG_KEEP);
 	for (; log->length && log->length + length > EVENT_LOG_BYTES_MAX;
 	     kept = log->lines - log->lines_dropped)

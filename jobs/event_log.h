@@ -1,6 +1,6 @@
 /*
  * An append-only log of lines with a place for each reader. It looks like a file that grows: its size is the number of bytes
- * kept, and offsets count from the oldest byte kept when the reader began. When it has become long its older half is
+ * kept, and offsets count from the oldest byte kept when the reader began. When it has become long all but its newest lines are
  * dropped; a reader who had not read all of that gets one line that says how many were lost and goes on.
  */
 #ifndef JOBS_EVENT_LOG_H
@@ -11,6 +11,12 @@
 
 enum {
 	EVENT_LOG_KEEP = 1000, /* at least so many lines stay when older ones are dropped ... */
+	/*
+	 * So many there may be before. tail -f takes a file that has become shorter for a new one, and from then on reads no further than
+	 * the file is long, counted from there: with fewer than 3 times as many to drop as to keep it would stop short of the end after
+	 * the second time, or not see that the file is shorter.
+	 */
+	EVENT_LOG_MOST = 4 * EVENT_LOG_KEEP,
 	EVENT_LOG_BYTES_MAX = 8 << 20, /* ... unless a peer makes them very long */
 };
 

@@ -102,6 +102,8 @@ void finish_publish(struct disk *disk)
 	if (job->state == JOB_LOST && !job->error)
 		keep(&job->error,
 		     "the connection to QEMU was lost and nothing tells how the job ended");
+	job->pivoted = job->state == JOB_COMPLETED && job->before_count && disk->depth &&
+		       strcmp(job->before_paths[0], disk->chain[0].path) != 0;
 	find_released(disk);
 	remember(disk);
 	disk_changed(disk, TOPIC_PROGRESS);
@@ -190,7 +192,9 @@ static void flush_idle(struct disk *disk)
 	struct qmp_flush flush = flush_of(disk);
 	struct call *call = call_new(disk, NULL);
 
+	/* Commits and copies are flushed by QEMU: a base when it becomes read-only again, a copy before it is ready. */
 	disk->job->flushing = job_final_state(disk->job) == JOB_COMPLETED &&
+			      !strcmp(disk->job->type, "pull") &&
 			      qmp_flush_idle(link->qmp, link->features, &flush, flushed_idle, call);
 	if (disk->job->flushing)
 		return;
@@ -343,7 +347,7 @@ void finish_step(struct disk *disk)
 		return;
 	if (job->phase == JOB_FINALIZING && job->flushing)
 		return; /* dismissed already: concluded() follows */
-	if (qemu_says(job, "pending") && job->ours)
+	if (qemu_says(job, "pending") && job->ours && job->waits_for_finalize)
 		finalize(disk);
 	else if (qemu_says(job, "concluded") && job->ours)
 		dismiss(disk);
@@ -451,14 +455,29 @@ static bool is_loose(const struct qmp_layout *layout, const char *node)
 	return false;
 }
 
+static bool is_in_chain(const struct disk *disk, const struct qmp_layout *layout, const char *node)
+{
+	for (size_t i = 0; i < layout->disk_count; i++) {
+		const struct qmp_disk_info *info = &layout->disks[i];
+
+		if (domain_disk_of_info(disk->domain, info) != disk)
+			continue;
+		for (size_t j = 0; j < info->depth; j++)
+			if (info->chain[j].node && !strcmp(info->chain[j].node, node))
+				return true;
+	}
+	return false;
+}
+
 static void drop_nodes_of(struct disk *disk, const struct qmp_layout *layout)
 {
 	struct domain_link *link = disk->domain->link;
 	struct job *job = disk->job;
 
-	/* Not the first: the active image stays. */
-	for (size_t i = 1; i < job->before_count; i++) {
-		if (!job->before_nodes[i] || !is_loose(layout, job->before_nodes[i]))
+	for (size_t i = 0; i < job->before_count; i++) {
+		/* A storage daemon's disk is a node without a parent, too. */
+		if (!job->before_nodes[i] || !is_loose(layout, job->before_nodes[i]) ||
+		    is_in_chain(disk, layout, job->before_nodes[i]))
 			continue;
 		/* The next one may be loose only when this one has gone. But a QEMU that keeps them is not asked for ever. */
 		if (job->drops++ > 2 * job->before_count)

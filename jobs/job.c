@@ -172,6 +172,11 @@ bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_n
 	bool changed = state != job->state || info->speed != job->speed;
 
 	measure_rate(job, info->offset, now_ns);
+	/* QEMU calls both commit; only that of the active image becomes ready. */
+	if (info->ready && !strcmp(job->type, "commit")) {
+		job->type = "active-commit";
+		changed = true;
+	}
 	job->seen = true;
 	job->state = state;
 	job->speed = info->speed;
@@ -180,6 +185,7 @@ bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_n
 	job->length = info->length < 0 ? 0 : info->length;
 	job->paused = info->paused;
 	job->auto_dismiss = info->auto_dismiss;
+	job->waits_for_finalize = !info->auto_finalize;
 	changed |= replace(&job->qemu_state, info->status);
 	changed |= replace(&job->io_status, info->io_status);
 	if (info->error)
@@ -224,7 +230,13 @@ const char *job_result(const struct job *job)
 {
 	switch (job->state) {
 	case JOB_COMPLETED:
-		return !strcmp(job->type, "pull") ? "pulled" : "completed";
+		if (!strcmp(job->type, "pull"))
+			return "pulled";
+		if (!strcmp(job->type, "commit"))
+			return "committed";
+		if (!strcmp(job->type, "active-commit") || !strcmp(job->type, "copy"))
+			return job->pivoted ? "pivoted" : "kept";
+		return "completed";
 	case JOB_FAILED:
 	case JOB_CANCELLED:
 	case JOB_LOST:

@@ -38,7 +38,7 @@ enum job_phase {
 
 struct job {
 	char *id;
-	const char *type; /* pull, copy, commit, backup, unknown; static */
+	const char *type; /* pull, copy, commit, active-commit, backup, unknown; static */
 	enum job_phase phase;
 	enum job_phase
 		sync_phase; /* the phase when the sync under way began; JOB_ENDED: it came later (jobs/sync.c) */
@@ -57,8 +57,11 @@ struct job {
 	bool told; /* job-started is in the logs */
 	bool paused; /* QEMU says so */
 	bool abort_asked;
+	bool pivot_wanted; /* as soon as it is ready */
+	bool pivoted; /* it has completed, and the disk has another active image */
 	bool cancelled; /* QEMU said BLOCK_JOB_CANCELLED */
 	bool outcome_known; /* QEMU has told how it ended: error, cancelled */
+	bool waits_for_finalize; /* started with auto-finalize=false */
 	bool auto_dismiss; /* goes by itself: only its events tell its end */
 	bool was_ready; /* job-ready is in the logs */
 	struct who by; /* who asked; uid -1: foreign */
@@ -119,7 +122,7 @@ int64_t job_eta(const struct job *job);
 /* The final state that the known outcome means. */
 enum job_state job_final_state(const struct job *job);
 
-/* What the end has come to, one word: pulled, failed, cancelled, lost; NULL while it is live. Static. */
+/* What the end has come to, one word: pulled, committed, pivoted, kept, failed, cancelled, lost; NULL while it is live. Static. */
 const char *job_result(const struct job *job);
 
 #endif

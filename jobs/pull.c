@@ -68,6 +68,7 @@ static void start(struct op *op, struct pull *pull)
 		describe(op, pull);
 	} else {
 		job = start_register(op, "pull", pull->stream.speed);
+		job->waits_for_finalize = true;
 		pull->stream.job = job->id;
 		qmp_block_stream(disk->domain->link->qmp, &pull->stream, start_answered,
 				 call_new(disk, op));

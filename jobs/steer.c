@@ -1,5 +1,5 @@
 /*
- * Steering a live job: `speed`, `pause`, `abort`. Each is checked against the job, sent, and answered when QEMU has. Called by fs/
+ * Steering a live job: `speed`, `pause`, `abort`, `pivot`, `finish`. Each is checked against the job, sent, and answered when QEMU has. Called by fs/
  * through the rows of these files.
  */
 #include <errno.h>
@@ -230,4 +230,62 @@ void disk_abort(struct op *op, const struct command *command)
 		disk_changed(disk, TOPIC_JOB);
 	}
 	qmp_job_cancel(disk->domain->link->qmp, disk->job->id, abort_sent, call_new(disk, op));
+}
+
+/* --- pivot, finish --- */
+
+static void end_accepted(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+	struct op *op = call_op(call);
+
+	if (op && error)
+		refused(op, disk, error);
+	else if (op)
+		op_complete(op, 0);
+	free(call);
+}
+
+/* Refuses @op, and returns false, if its disk has no job that is ready to be ended. */
+static bool may_end(struct op *op, enum qmp_feature needed)
+{
+	struct disk *disk = op->target.disk;
+	const struct job *job = disk->job;
+
+	if (!may_steer(op))
+		return false;
+	if (!qmp_has(disk->domain->link->features, needed))
+		op_refuse(op, -EOPNOTSUPP, "this QEMU does not know %s", qmp_feature_name(needed));
+	else if (job->state == JOB_PAUSED && job->was_ready)
+		op_refuse(op, -EAGAIN, "the job is paused: write 0 to `pause` first");
+	else if (job->state != JOB_READY)
+		op_refuse(op, -EAGAIN, "the %s job is %s, not ready", job->type, disk_status(disk));
+	else
+		return true;
+	return false;
+}
+
+void disk_pivot(struct op *op, const struct command *command)
+{
+	struct disk *disk = op->target.disk;
+
+	if (!may_end(op, QMP_HAS_JOB_COMPLETE))
+		return;
+	if (!qmp_has(disk->domain->link->features, QMP_HAS_QUERY_STATUS))
+		op_refuse(op, -EOPNOTSUPP,
+			  "a storage daemon has no device that could go over to another image: use "
+			  "`finish`");
+	else
+		qmp_job_complete(disk->domain->link->qmp, disk->job->id, end_accepted,
+				 call_new(disk, op));
+}
+
+void disk_finish(struct op *op, const struct command *command)
+{
+	struct disk *disk = op->target.disk;
+
+	if (may_end(op, QMP_HAS_BLOCK_JOB_CANCEL))
+		qmp_job_end_softly(disk->domain->link->qmp, disk->job->id, end_accepted,
+				   call_new(disk, op));
 }

@@ -98,6 +98,35 @@ char *qmp_block_stream_text(const struct qmp_stream *stream)
 	return command_text("block-stream", stream_arguments(stream));
 }
 
+static struct qmp_value *commit_arguments(const struct qmp_commit *commit)
+{
+	struct qmp_value *arguments = qmp_object();
+
+	qmp_add_text(arguments, "job-id", commit->job);
+	qmp_add_text(arguments, "device", commit->node);
+	if (commit->top_node)
+		qmp_add_text(arguments, "top-node", commit->top_node);
+	qmp_add_text(arguments, "base-node", commit->base_node);
+	if (commit->backing_file)
+		qmp_add_text(arguments, "backing-file", commit->backing_file);
+	qmp_add_number(arguments, "speed", commit->speed);
+	if (commit->on_error)
+		qmp_add_text(arguments, "on-error", commit->on_error);
+	qmp_add_flag(arguments, "auto-dismiss", false);
+	return arguments;
+}
+
+void qmp_block_commit(struct qmp_link *link, const struct qmp_commit *commit, qmp_done_fn done,
+		      void *data)
+{
+	send_plain(link, "block-commit", commit_arguments(commit), done, data);
+}
+
+char *qmp_block_commit_text(const struct qmp_commit *commit)
+{
+	return command_text("block-commit", commit_arguments(commit));
+}
+
 static void send_job(struct qmp_link *link, const char *command, const char *job, qmp_done_fn done,
 		     void *data)
 {
@@ -127,6 +156,19 @@ void qmp_job_dismiss(struct qmp_link *link, const char *job, qmp_done_fn done, v
 void qmp_job_cancel(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
 {
 	send_job(link, "job-cancel", job, done, data);
+}
+
+void qmp_job_complete(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
+{
+	send_job(link, "job-complete", job, done, data);
+}
+
+/* job-cancel would throw the job away: only this command knows how to end one that is ready. */
+void qmp_job_end_softly(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
+{
+	struct qmp_value *arguments = qmp_add_text(qmp_object(), "device", job);
+
+	send_plain(link, "block-job-cancel", qmp_add_flag(arguments, "force", false), done, data);
 }
 
 /* There is no job- form of this one; its "device" means the job's id. */

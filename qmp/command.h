@@ -28,6 +28,27 @@ void qmp_block_stream(struct qmp_link *link, const struct qmp_stream *stream, qm
 /* The command as it would be sent; malloc'ed. */
 char *qmp_block_stream_text(const struct qmp_stream *stream);
 
+struct qmp_commit {
+	const char *job; /* the new job's id */
+	const char *node; /* the active image's node name */
+	const char *top_node; /* NULL: the active image, and the job becomes ready */
+	const char *base_node;
+	const char *
+		backing_file; /* how the header of the image above top names the base; NULL: as QEMU likes */
+	const char *on_error; /* or NULL */
+	int64_t speed; /* bytes a second, 0: no limit */
+};
+
+/* Starts the job with auto-dismiss=false. */
+void qmp_block_commit(struct qmp_link *link, const struct qmp_commit *commit, qmp_done_fn done,
+		      void *data);
+char *qmp_block_commit_text(const struct qmp_commit *commit);
+
+/* A job that is ready: the disk goes over to the other image. */
+void qmp_job_complete(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
+/* A job that is ready: it ends, and the disk stays on its image. */
+void qmp_job_end_softly(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
+
 void qmp_job_pause(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 void qmp_job_resume(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 void qmp_job_finalize(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);

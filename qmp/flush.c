@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct flush_call {
 	qmp_done_fn done;
@@ -26,11 +27,16 @@ static struct flush_call *call_new(qmp_done_fn done, void *data)
 static void monitor_said(void *data, const struct qmp_error *error, const struct qmp_value *value)
 {
 	struct flush_call *call = data;
-	struct qmp_error failed = { -EREMOTEIO, "", qmp_value_text(value, NULL, "") };
+	char *said = strdup(qmp_value_text(value, NULL, ""));
+	struct qmp_error failed = { -EREMOTEIO, "", said };
 
-	if (!error && *failed.text)
+	if (!said)
+		abort();
+	said[strcspn(said, "\r\n")] = 0;
+	if (!error && *said)
 		error = &failed;
 	call->done(call->data, error);
+	free(said);
 	free(call);
 }
 

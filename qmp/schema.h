@@ -17,6 +17,11 @@ enum qmp_feature {
 	QMP_HAS_STREAM, /* block-stream */
 	QMP_HAS_STREAM_BASE_NODE,
 	QMP_HAS_STREAM_FINALIZE, /* auto-finalize and auto-dismiss */
+	QMP_HAS_COMMIT, /* block-commit */
+	QMP_HAS_COMMIT_NODES, /* base-node */
+	QMP_HAS_COMMIT_DISMISS, /* auto-dismiss */
+	QMP_HAS_JOB_COMPLETE,
+	QMP_HAS_BLOCK_JOB_CANCEL, /* the soft one */
 	QMP_HAS_BLOCK_GRAPH, /* x-debug-query-block-graph */
 	QMP_HAS_FLAT_NODES, /* query-named-block-nodes flat */
 	QMP_HAS_BLOCKDEV_DEL,
