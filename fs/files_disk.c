@@ -100,6 +100,60 @@ static const struct key commit_keys[] = {
 	{ 0 },
 };
 
+static const struct key copy_keys[] = {
+	{
+		.name = "dest",
+		.kind = KEY_TEXT,
+		.required = true,
+		.shown = "PATH",
+		.help = "the copy, by an absolute path; QEMU makes it",
+	},
+	{
+		.name = "format",
+		.kind = KEY_TEXT,
+		.shown = "FORMAT",
+		.help = "of the copy; by default that of the active image",
+	},
+	{
+		.name = "shallow",
+		.kind = KEY_FLAG,
+		.help = "copy only the active image; the copy has the same backing image",
+	},
+	{
+		.name = "reuse",
+		.kind = KEY_FLAG,
+		.help = "dest is there already, of the right size, and is overwritten",
+	},
+	{
+		.name = "pivot",
+		.kind = KEY_FLAG,
+		.help = "go over to the copy as soon as the job is ready",
+	},
+	{
+		.name = "granularity",
+		.kind = KEY_BYTES,
+		.shown = "SIZE",
+		.help = "of the pieces that are copied again when the guest writes: 512 to 64M",
+	},
+	{
+		.name = "buf-size",
+		.kind = KEY_BYTES,
+		.shown = "SIZE",
+		.help = "how much may be under way at once",
+	},
+	{
+		.name = "copy-mode",
+		.kind = KEY_CHOICE,
+		.choices = "background write-blocking",
+		.shown = "MODE",
+		.help = "whether the guest's writes wait for the copy",
+	},
+	BANDWIDTH_KEY,
+	ON_ERROR_KEY,
+	START_KEYS,
+	{ 0 },
+};
+
 static const struct key speed_keys[] = {
 	{
 		.name = "speed",
@@ -275,6 +329,15 @@ const struct file disk_files[] = {
 		.keys = commit_keys,
 		.help = "Merges the images from top down to base into base. If the active image is "
 			"among them the job becomes ready and waits for pivot or finish.",
+	},
+	{
+		.name = "copy",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_FIXED,
+		.write = disk_copy,
+		.keys = copy_keys,
+		.help = "Mirrors the disk to another file. When the job is ready it waits for "
+			"pivot or finish.",
 	},
 	{
 		.name = "speed",

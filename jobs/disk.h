@@ -61,6 +61,7 @@ struct command;
 /* The commands. Each completes @op, now or later, exactly once. */
 void disk_pull(struct op *op, const struct command *command);
 void disk_commit(struct op *op, const struct command *command);
+void disk_copy(struct op *op, const struct command *command);
 void disk_pivot(struct op *op, const struct command *command);
 void disk_finish(struct op *op, const struct command *command);
 void disk_speed(struct op *op, const struct command *command);

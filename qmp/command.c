@@ -127,6 +127,42 @@ char *qmp_block_commit_text(const struct qmp_commit *commit)
 	return command_text("block-commit", commit_arguments(commit));
 }
 
+static struct qmp_value *mirror_arguments(const struct qmp_mirror *mirror)
+{
+	struct qmp_value *arguments = qmp_object();
+
+	qmp_add_text(arguments, "job-id", mirror->job);
+	qmp_add_text(arguments, "device", mirror->node);
+	qmp_add_text(arguments, "target", mirror->target);
+	qmp_add_text(arguments, "format", mirror->format);
+	qmp_add_text(arguments, "sync", mirror->shallow ? "top" : "full");
+	qmp_add_text(arguments, "mode", mirror->reuse ? "existing" : "absolute-paths");
+	qmp_add_number(arguments, "speed", mirror->speed);
+	if (mirror->granularity)
+		qmp_add_number(arguments, "granularity", mirror->granularity);
+	if (mirror->buffer_size)
+		qmp_add_number(arguments, "buf-size", mirror->buffer_size);
+	if (mirror->copy_mode)
+		qmp_add_text(arguments, "copy-mode", mirror->copy_mode);
+	if (mirror->on_error) {
+		qmp_add_text(arguments, "on-source-error", mirror->on_error);
+		qmp_add_text(arguments, "on-target-error", mirror->on_error);
+	}
+	qmp_add_flag(arguments, "auto-dismiss", false);
+	return arguments;
+}
+
+void qmp_drive_mirror(struct qmp_link *link, const struct qmp_mirror *mirror, qmp_done_fn done,
+		      void *data)
+{
+	send_plain(link, "drive-mirror", mirror_arguments(mirror), done, data);
+}
+
+char *qmp_drive_mirror_text(const struct qmp_mirror *mirror)
+{
+	return command_text("drive-mirror", mirror_arguments(mirror));
+}
+
 static void send_job(struct qmp_link *link, const char *command, const char *job, qmp_done_fn done,
 		     void *data)
 {

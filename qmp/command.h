@@ -44,6 +44,24 @@ void qmp_block_commit(struct qmp_link *link, const struct qmp_commit *commit, qm
 		      void *data);
 char *qmp_block_commit_text(const struct qmp_commit *commit);
 
+struct qmp_mirror {
+	const char *job; /* the new job's id */
+	const char *node; /* the active image's node name */
+	const char *target; /* path of the copy */
+	const char *format; /* of the copy */
+	bool shallow; /* only the active image is copied; the copy has the same backing image */
+	bool reuse; /* the target is there, else QEMU makes it */
+	const char *copy_mode; /* background, write-blocking; or NULL */
+	const char *on_error; /* for source and target; or NULL */
+	int64_t speed; /* bytes a second, 0: no limit */
+	int64_t granularity, buffer_size; /* bytes; 0: as QEMU likes */
+};
+
+/* Starts the job with auto-dismiss=false. */
+void qmp_drive_mirror(struct qmp_link *link, const struct qmp_mirror *mirror, qmp_done_fn done,
+		      void *data);
+char *qmp_drive_mirror_text(const struct qmp_mirror *mirror);
+
 /* A job that is ready: the disk goes over to the other image. */
 void qmp_job_complete(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 /* A job that is ready: it ends, and the disk stays on its image. */

@@ -20,6 +20,9 @@ enum qmp_feature {
 	QMP_HAS_COMMIT, /* block-commit */
 	QMP_HAS_COMMIT_NODES, /* base-node */
 	QMP_HAS_COMMIT_DISMISS, /* auto-dismiss */
+	QMP_HAS_MIRROR, /* drive-mirror */
+	QMP_HAS_MIRROR_DISMISS, /* auto-dismiss */
+	QMP_HAS_MIRROR_COPY_MODE,
 	QMP_HAS_JOB_COMPLETE,
 	QMP_HAS_BLOCK_JOB_CANCEL, /* the soft one */
 	QMP_HAS_BLOCK_GRAPH, /* x-debug-query-block-graph */

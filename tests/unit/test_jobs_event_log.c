@@ -109,7 +109,7 @@ Test(jobs_event_log, keeps_enough)
 
 	for (unsigned i = 0; i < 20000; i++) {
 		append(&log, i);
-		cr_assert_leq(log.lines - log.lines_dropped, 2 * EVENT_LOG_KEEP);
+		cr_assert_leq(log.lines - log.lines_dropped, EVENT_LOG_MOST);
 		cr_assert_geq(log.lines - log.lines_dropped,
 			      i + 1 < EVENT_LOG_KEEP ? i + 1 : EVENT_LOG_KEEP);
 		cr_assert_eq(log.bytes[log.length - 1], '\n');
@@ -177,7 +177,7 @@ static void fall_behind(size_t size, unsigned seed)
 static void fall_behind_torn(size_t size)
 {
 	struct event_log log = { 0 };
-	static const char wanted[] = "{\"n\":\n{\"event\":\"overrun\",\"lost\":1000}\n{\"n\":1000,";
+	static const char wanted[] = "{\"n\":\n{\"event\":\"overrun\",\"lost\":3000}\n{\"n\":3000,";
 	struct event_place place;
 	char out[5000] = "", *at = out;
 	size_t offset, length;
@@ -185,7 +185,7 @@ static void fall_behind_torn(size_t size)
 	event_log_open(&log, &place);
 	append(&log, 0);
 	offset = event_log_read(&log, &place, 0, out, 5);
-	for (unsigned i = 1; i < 3000; i++)
+	for (unsigned i = 1; i < EVENT_LOG_MOST + 1; i++)
 		append(&log, i);
 	for (at += offset; at < out + 300; at += length, offset += length) {
 		length = event_log_read(&log, &place, offset, at, size);
