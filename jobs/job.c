@@ -74,6 +74,8 @@ bool job_id_read(const char *id, const char *disk, struct who *by)
 		if (at[i] != id_character(disk[i]))
 			return false;
 	at += length;
+	if (at[0] != '-' || !isdigit((unsigned char)at[1]))
+		return false; /* %u would take a sign: the disk's name goes on */
 	*by = (struct who){ 0 };
 	return sscanf(at, "-%u.%d-%n%*12[0-9a-f]%n", &by->uid, &by->pid, &uid_pid, &whole) == 2 &&
 	       whole - uid_pid == ID_NUMBER_DIGITS && !at[whole];
