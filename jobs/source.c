@@ -46,7 +46,7 @@ char *source_escape_name(const char *name)
 		size_t length = text_utf8_length(at, strlen(at));
 		unsigned char byte = (unsigned char)*at;
 
-		if (!length || byte < ' ' || byte == 127 || byte == '/' || byte == '\\' ||
+		if (!length || text_is_control(at) || byte == '/' || byte == '\\' ||
 		    (byte == '.' && at == name)) {
 			out += sprintf(out, "\\x%02x", byte);
 			at++;

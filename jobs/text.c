@@ -107,13 +107,21 @@ size_t text_utf8_length(const char *bytes, size_t length)
 	return need;
 }
 
+bool text_is_control(const char *bytes)
+{
+	unsigned char byte = (unsigned char)*bytes;
+
+	/* U+0080 to U+009F are controls too: a terminal takes U+009B for ESC [. */
+	return byte < ' ' || byte == 127 || (byte == 0xc2 && (unsigned char)bytes[1] < 0xa0);
+}
+
 void text_put_safe(struct text *text, const char *bytes, size_t length)
 {
 	for (size_t i = 0; i < length;) {
 		size_t whole = text_utf8_length(bytes + i, length - i);
 		unsigned char byte = (unsigned char)bytes[i];
 
-		if (!whole || byte < ' ' || byte == 127) {
+		if (!whole || text_is_control(bytes + i)) {
 			text_printf(text, "\\x%02x", byte);
 			i++;
 		} else {

@@ -5,6 +5,7 @@
 #define JOBS_TEXT_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct text;
@@ -22,6 +23,8 @@ void text_put_path(struct text *text, const char *string);
 void text_put_safe(struct text *text, const char *bytes, size_t length);
 /* The length of the UTF-8 character at @bytes, or 0 if there is none within @length bytes. */
 size_t text_utf8_length(const char *bytes, size_t length);
+/* True if the UTF-8 character at @bytes is a control character. */
+bool text_is_control(const char *bytes);
 /* The bytes, also NUL-terminated; borrowed until the text is changed. */
 const char *text_bytes(const struct text *text);
 size_t text_length(const struct text *text);
