@@ -61,15 +61,31 @@ char *job_id_new(const char *type, const char *disk, const struct who *by)
 	return id;
 }
 
+/* What stands behind the prefix, the type and its '-'; NULL: it is no id of ours. Types and names of disks may have a '-', too. */
+static const char *behind_type(const char *id)
+{
+	static const char *const types[] = { "pull", "copy", "commit", "active-commit", "backup" };
+
+	if (strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)))
+		return NULL;
+	id += strlen(JOB_ID_PREFIX);
+	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
+		size_t length = strlen(types[i]);
+
+		if (!strncmp(id, types[i], length) && id[length] == '-')
+			return id + length + 1;
+	}
+	return NULL;
+}
+
 bool job_id_read(const char *id, const char *disk, struct who *by)
 {
 	size_t length = strnlen(disk, ID_DISK_MAX);
-	const char *at = id + strlen(JOB_ID_PREFIX);
+	const char *at = behind_type(id);
 	int uid_pid = 0, whole = 0;
 
-	if (strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)) || !(at = strchr(at, '-')))
+	if (!at)
 		return false;
-	at++; /* behind the type, which has no '-' */
 	for (size_t i = 0; i < length; i++)
 		if (at[i] != id_character(disk[i]))
 			return false;
