@@ -88,7 +88,13 @@ int kernel_release(struct kernel *kernel, uint64_t node, uint64_t fh)
 uint64_t kernel_send_read(struct kernel *kernel, uint64_t node, uint64_t fh, uint64_t offset,
 			  uint32_t size)
 {
-	struct fuse_read_in in = { .fh = fh, .offset = offset, .size = size };
+	struct fuse_read_in in = {
+		.fh = fh,
+		.offset = offset,
+		.size = size,
+		.read_flags = FUSE_READ_LOCKOWNER, /* as read(2) has it */
+		.lock_owner = 4711,
+	};
 
 	return kernel_send(kernel, FUSE_READ, node, &in, sizeof(in), NULL, 0);
 }
