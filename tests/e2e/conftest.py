@@ -1,9 +1,14 @@
 """Fixtures. Every test gets a folder of its own and leaves no process, mount, descriptor or file behind."""
 
+import contextlib
+import ctypes
 import os
 import shutil
 import signal
+import stat
+import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -11,7 +16,7 @@ import images
 from mount import Mount, watchdog
 from peer import Peer
 from qemu import Machine, StorageDaemon, blockdev
-from system import BLOCKJOBFS, SLOW, detach, end, mount_lines, processes_on, wait_for
+from system import BLOCKJOBFS, IS_ROOT, SLOW, descriptors, detach, end, mount_lines, processes_on, wait_for
 
 TIMEOUT = 40  # seconds a test may take; @pytest.mark.timeout(N) for another number
 
@@ -23,6 +28,30 @@ def pytest_configure(config):
         pytest.exit(f"{BLOCKJOBFS} is not built: run make", 1)
     if not os.path.exists("/dev/fuse"):
         pytest.exit("/dev/fuse is missing: these tests mount (in a container: --device /dev/fuse --cap-add SYS_ADMIN)", 1)
+    if IS_ROOT:
+        with contextlib.suppress(OSError):
+            live_apart()
+
+
+def live_apart():
+    """
+    As root: a mount namespace of our own, so that nothing that goes wrong stays on the machine; and in it a /dev/fuse that every user
+    may open, as udev makes it (fusermount3 opens it as its caller).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def check(result):
+        if result:
+            raise OSError(ctypes.get_errno(), "no mount namespace")
+
+    check(libc.unshare(0x00020000))  # CLONE_NEWNS
+    check(libc.mount(None, b"/", None, 1 << 18 | 1 << 14, None))  # MS_PRIVATE | MS_REC
+    if os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
+        with tempfile.TemporaryDirectory() as where:
+            device = f"{where}/fuse"
+            os.mknod(device, stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)
+            os.chmod(device, 0o666)
+            check(libc.mount(device.encode(), b"/dev/fuse", None, 1 << 12, None))  # MS_BIND
 
 
 class TestTimeout(Exception):
@@ -43,6 +72,24 @@ def pytest_runtest_protocol(item):
         yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.when == "call":
+        item.failed = report.failed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_descriptors():
+    """How many descriptors a daemon has that has done nothing yet."""
+    path = new_folder()
+    idle = Mount(path, [f"unix:{path}/nobody"])
+    time.sleep(0.5)  # what it opens in the background, it has opened
+    Mount.usual = sum(not what.startswith("socket:") for what in descriptors(idle.pid).values())
+    idle.terminate()
+    shutil.rmtree(path)
 
 
 def new_folder():
@@ -149,11 +196,16 @@ def peer(folder, cleanup):
 
 
 @pytest.fixture
-def mount(folder, cleanup):
-    """mount(source..., options=): the daemon, mounted; its clean end is part of every test."""
+def mount(request, folder, cleanup):
+    """mount(source..., options=): the daemon, mounted; its clean end is part of every test. After a failure, what it has to say."""
+    def close(mounted):
+        if getattr(request.node, "failed", False):
+            mounted.tell()
+        mounted.close()
+
     def start(*sources, **options):
         mounted = Mount(folder, sources, **options)
-        cleanup(mounted.close)
+        cleanup(close, mounted)
         return mounted
     return start
 
@@ -161,8 +213,6 @@ def mount(folder, cleanup):
 @pytest.fixture
 def run_in_background(cleanup):
     """run_in_background(command...): a subprocess.Popen that does not outlive the test."""
-    import subprocess
-
     def start(*command, **options):
         process = subprocess.Popen(command, **options)
         cleanup(end, process)

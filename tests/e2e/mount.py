@@ -207,6 +207,7 @@ class Mount(Tree):
     """
 
     running = set()  # for the watchdog
+    usual = 0  # descriptors that are no sockets, of a daemon that has done nothing (conftest.py)
 
     def __init__(self, folder, sources, options=None, name="mnt", user=None):
         super().__init__(os.path.join(folder, name))
@@ -216,7 +217,6 @@ class Mount(Tree):
         self.user = user
         self.log = os.path.join(folder, name + ".log")
         self.process = None
-        self.fds = None
         if not os.path.isdir(self.path):
             os.mkdir(self.path)
             if user is not None:
@@ -233,9 +233,6 @@ class Mount(Tree):
                 preexec_fn=die_with_parent, user=self.user, group=self.user, extra_groups=[] if self.user else None)
         Mount.running.add(self)
         self.wait_mounted()
-        # The thread pool and everything else that is made once is there when the tree has been walked once.
-        self.read("version")
-        self.fds = descriptors(self.pid)
 
     def wait_mounted(self, timeout=15):
         """Until the mount is there (the kernel tells of changes by poll) or the daemon has ended."""
@@ -248,10 +245,7 @@ class Mount(Tree):
                 while True:
                     mounts.seek(0)
                     mounts.read()
-                    # The dead mount of an earlier life answers ENOTCONN. A new one answers, or makes us wait for its daemon.
-                    if self.user is None and os.path.exists(self / "version"):
-                        break
-                    if self.user is not None and mount_lines(self.path):
+                    if self.answers():
                         break
                     ready = poll.poll(timeout * 1000 * SLOW)
                     if not ready or any(fd == ended for fd, _ in ready):
@@ -260,6 +254,12 @@ class Mount(Tree):
                         raise AssertionError(f"not mounted (exit status {status}): {self.said()}")
             finally:
                 os.close(ended)
+
+    def answers(self):
+        """The dead mount of an earlier life answers ENOTCONN. A new one answers, or makes us wait for its daemon."""
+        if self.user is None:
+            return os.path.exists(self / "version")
+        return not subprocess.run(["test", "-e", self / "version"], user=self.user, group=self.user, extra_groups=[]).returncode
 
     @property
     def pid(self):
@@ -273,6 +273,17 @@ class Mount(Tree):
         """What the daemon has written on stdout and stderr."""
         with open(self.log, errors="replace") as log:
             return log.read()
+
+    def tell(self):
+        """Prints what there is to see of the daemon and its jobs, for the report of a test that has failed."""
+        print(f"--- the daemon {'is alive' if self.alive else 'has ended'}, and said:\n{self.said()}")
+        if self.alive and self.user is None:
+            for where, name in [(domain, disk) for domain in self.domains() for disk in (None, *self.list(f"domains/{domain}/disks")[:10])]:
+                folder = os.path.join("domains", where, *(("disks", name) if name else ()))
+                for file in ("job", "chain", "error") if name else ("state", "error"):
+                    with contextlib.suppress(OSError):
+                        print(f"--- {folder}/{file}:\n{self.read(os.path.join(folder, file))}", end="")
+            print("--- events:\n" + "".join(self.read("events").splitlines(True)[-50:]))
 
     def check_said(self):
         said = self.said()
@@ -323,19 +334,20 @@ class Mount(Tree):
         self.settle()
         self.terminate()
 
-    def rebase(self):
-        """More links than at the start are right now: the descriptors of this moment are the ones to compare with."""
-        self.fds = descriptors(self.pid)
-
     def settle(self):
-        """Waits until the daemon has no more descriptors than at its start."""
+        """
+        Waits until no descriptor is left open: one connection a source and one to the daemon's own helper may be there, and of what
+        is no socket only as many as a daemon that has done nothing has.
+        """
         def left():
             now = descriptors(self.pid)
-            return {fd: what for fd, what in now.items() if fd not in self.fds} if len(now) > len(self.fds) else {}
+            sockets = [what for what in now.values() if what.startswith("socket:")]
+            others = [what for what in now.values() if what not in sockets]
+            return now if len(sockets) > len(self.sources) + 1 or len(others) > Mount.usual else {}
         try:
-            wait_for(lambda: not left(), 3)
+            wait_for(lambda: not left(), 5)
         except AssertionError:
-            raise AssertionError(f"descriptors left open: {left()}") from None
+            raise AssertionError(f"descriptors left open, {Mount.usual} and the sockets are usual: {left()}") from None
 
 
 class Background:

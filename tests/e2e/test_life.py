@@ -11,7 +11,7 @@ import pytest
 import images
 from mount import Background, Tree, command_line, environment
 from qemu import blockdev
-from system import IS_ROOT, Took, mount_lines, processes_on, stays, wait_for
+from system import IS_ROOT, Took, mount_lines, parent_of, processes_on, stays, wait_for
 
 
 @pytest.mark.quick
@@ -111,6 +111,22 @@ def test_nobody_stays_parked_when_the_daemon_goes(one, sig):
     assert one.disk.wait() == "completed"
 
 
+@pytest.mark.quick
+def test_writers_in_line_when_the_daemon_ends(one):
+    """The kernel passes on the second writer of a file when the first is answered: at the very end, of all times."""
+    one.disk.hold()
+    one.qemu.freeze()
+    writers = [Background(one.disk.write, name, text) for name, text in (("speed", "4M"), ("pause", "1"), ("abort", "\n"), ("pull", "\n")) * 8]
+    readers = [Background(one.disk.read, name) for name in ("progress", "job", "wait") * 8]
+    assert stays(lambda: not any(call.done for call in writers[:3]))
+    one.mount.terminate()
+    for call in writers + readers:
+        try:
+            call.result()
+        except OSError:
+            pass
+
+
 def test_an_open_file_does_not_keep_the_daemon_from_ending(one):
     """SIGTERM unmounts though somebody has files open and a shell in the tree."""
     held = os.open(one.disk / "status", os.O_RDONLY)
@@ -150,7 +166,8 @@ def test_in_the_background_the_command_returns_when_the_tree_can_be_read(storage
             assert disk.status in ("idle", "completed")
             disk.pull()
             assert disk.wait() == "completed"
-            pid, = processes_on(tree.path)
+            found = processes_on(tree.path)
+            pid, = [pid for pid in found if parent_of(pid) not in found]
             assert os.getsid(pid) != os.getsid(0), "the daemon is still in the session of its caller"
             assert os.readlink(f"/proc/{pid}/cwd") == "/"
         finally:
