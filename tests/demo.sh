@@ -20,7 +20,7 @@ ours() {
 	for process in /proc/[0-9]*; do
 		pid=${process#/proc/}
 		[ "$pid" != $$ ] || continue
-		tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$dir/" && echo "$pid"
+		if tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$dir/"; then echo "$pid"; fi
 	done
 }
 
@@ -107,6 +107,7 @@ for tool in qemu-img qemu-io qemu-storage-daemon; do
 	command -v "$tool" >/dev/null || fail "$tool is missing: run .ci/deps demo"
 done
 where=${TMPDIR:-/tmp}
+[ -d "$where" ] && [ -w "$where" ] || fail "$where is no folder that can be written to: set TMPDIR"
 need_kib=$((size_mib * 1024 * 9 / 4 + 65536))
 room_kib=$(df -Pk "$where" | awk 'NR == 2 { print $4 }')
 [ "${room_kib:-0}" -ge "$need_kib" ] ||

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import time
 
 import pytest
@@ -123,6 +124,15 @@ def end(process, sig=signal.SIGKILL):
             process.send_signal(signal.SIGCONT)
             process.send_signal(sig)
     process.wait()
+
+
+NOBODY = 65534
+
+
+def fusermount_works():
+    """Can a user without privileges mount here?"""
+    path = shutil.which("fusermount3")
+    return path and os.stat(path).st_mode & stat.S_ISUID and os.stat("/dev/fuse").st_mode & 0o006 == 0o006
 
 
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root")

@@ -1,23 +1,13 @@
 """A mount by a user without privileges, through fusermount3."""
 
 import os
-import shutil
-import stat
 import subprocess
 
 import pytest
 
 import images
 from qemu import blockdev
-from system import BLOCKJOBFS, IS_ROOT, mount_lines, processes_on, wait_for
-
-NOBODY = 65534
-
-
-def fusermount_works():
-    path = shutil.which("fusermount3")
-    return path and os.stat(path).st_mode & stat.S_ISUID and os.stat("/dev/fuse").st_mode & 0o006 == 0o006
-
+from system import BLOCKJOBFS, IS_ROOT, NOBODY, fusermount_works, mount_lines, processes_on, wait_for
 
 @pytest.fixture(autouse=True)
 def possible():

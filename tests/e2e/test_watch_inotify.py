@@ -85,6 +85,21 @@ def test_inotifywait(one, program, event, where):
     assert one.disk.status == "cancelled"
 
 
+@pytest.mark.quick
+def test_who_reads_meanwhile_keeps_no_notice_away(one, run_in_background):
+    """Everybody shares one inode: what others are told of it (its mode) must not stop the toucher, which writes what nobody may."""
+    script = 'while :; do stat -c %s "$1"/* >/dev/null; done'
+    for _ in range(3):
+        run_in_background("sh", "-c", script, "sh", one.disk.path)
+    with Inotify(one.disk / "error") as inotify:
+        deadline, number = time.monotonic() + 3, 0
+        while time.monotonic() < deadline:
+            number += 1
+            with pytest.raises(OSError):
+                one.disk.write("speed", f"bogus{number}.")
+            inotify.wait(lambda notice: notice.mask == CLOSE_WRITE and f"bogus{number}." in one.disk.read("error"))
+
+
 @needs("inotifywait")
 def test_a_shell_loop_around_inotifywait(one, program):
     watcher = program("sh", "-c", 'inotifywait -qq -e close_write "$1" & sleep 0.1; echo ready; '
