@@ -22,6 +22,7 @@ enum {
 	 * it covers (kernel 6.6 and later): so the whole of a small file is "written", and the end of a long one, which is a log.
 	 */
 	TOUCH_BYTES_MAX = 64 << 10,
+	OPEN_TRIES = 64,
 };
 
 static char zeros[TOUCH_BYTES_MAX];
@@ -63,11 +64,25 @@ static int open_root(struct root *root, const char *mountpoint)
 	return kind.f_type == FUSE_SUPER_MAGIC ? 0 : -1;
 }
 
+/*
+ * A file that nobody may write shows itself to us as one that its owner may (fs/ops.c), but there is one inode for all: the mode that
+ * somebody else was told in the meantime may be the one that the kernel checks. Hardly ever twice.
+ */
+static int open_file(const struct root *root, const char *path)
+{
+	int fd, tries = 0;
+
+	do
+		fd = openat(root->tree, path,
+			    O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	while (fd < 0 && errno == EACCES && ++tries < OPEN_TRIES);
+	return fd;
+}
+
 /* Opens, writes, closes: IN_MODIFY and IN_CLOSE_WRITE on the file and on its folder. */
 static void touch(const struct root *root, const char *path)
 {
-	int fd =
-		openat(root->tree, path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int fd = open_file(root, path);
 	struct stat status;
 	size_t size;
 	off_t at = 0;
