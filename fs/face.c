@@ -11,21 +11,25 @@
 static void added(void *data, struct domain *domain, struct disk *disk)
 {
 	struct face *face = data;
+	struct place place = { .model = face->model, .domain = domain, .disk = disk };
 
 	nodes_add(&face->nodes, domain, disk);
 	face->changed = true;
 	if (face->notify)
-		notify_folder(face->notify, domain, disk, true);
+		notify_folder(face->notify, domain, disk, node_generation(&face->nodes, &place),
+			      true);
 }
 
 static void removed(void *data, struct domain *domain, struct disk *disk)
 {
 	struct face *face = data;
+	struct place place = { .model = face->model, .domain = domain, .disk = disk };
+	uint64_t generation = node_generation(&face->nodes, &place);
 
 	nodes_remove(&face->nodes, domain, disk);
 	face->changed = true;
 	if (face->notify)
-		notify_folder(face->notify, domain, disk, false);
+		notify_folder(face->notify, domain, disk, generation, false);
 }
 
 /* Called in the middle of requests too: the kernel is told later. */

@@ -12,6 +12,7 @@ struct folder {
 	uint64_t hash; /* 47 bits */
 	struct domain *domain;
 	struct disk *disk;
+	uint64_t generation;
 	UT_hash_handle hh;
 };
 
@@ -110,6 +111,7 @@ void nodes_add(struct nodes *nodes, struct domain *domain, struct disk *disk)
 	folder->hash = hash_of(domain, disk);
 	folder->domain = domain;
 	folder->disk = disk;
+	folder->generation = nodes->removed;
 	HASH_ADD(hh, nodes->folders, hash, sizeof(folder->hash), folder);
 }
 
@@ -121,6 +123,14 @@ void nodes_remove(struct nodes *nodes, const struct domain *domain, const struct
 		return;
 	HASH_DEL(nodes->folders, folder);
 	free(folder);
+	nodes->removed++;
+}
+
+uint64_t node_generation(const struct nodes *nodes, const struct place *place)
+{
+	const struct folder *folder = find_folder(nodes, hash_of(place->domain, place->disk));
+
+	return folder && !place->file ? folder->generation : 0;
 }
 
 bool node_find(const struct nodes *nodes, uint64_t id, struct place *place)

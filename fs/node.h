@@ -22,6 +22,7 @@ struct folder; /* node.c */
 struct nodes {
 	struct model *model;
 	struct folder *folders;
+	uint64_t removed; /* folders so far */
 };
 
 /* The id of names: @domain NULL: the root; @disk NULL: the domain; @file NULL: the folder itself. */
@@ -36,6 +37,11 @@ void nodes_clear(struct nodes *nodes);
 /* False if the folder's id is another folder's. @disk NULL: the domain's folder. */
 bool nodes_may_add(const struct nodes *nodes, const struct domain *domain, const struct disk *disk);
 void nodes_add(struct nodes *nodes, struct domain *domain, struct disk *disk);
+/*
+ * The generation of a folder: another one each time it comes back, since the kernel remembers that a folder was removed for as long as
+ * anybody has it or something in it open. Files have none: 0.
+ */
+uint64_t node_generation(const struct nodes *nodes, const struct place *place);
 void nodes_remove(struct nodes *nodes, const struct domain *domain, const struct disk *disk);
 
 /* What @id means now. False if it means nothing (any more). */

@@ -35,7 +35,7 @@ struct order {
 	char what; /* as in fs/toucher.h */
 	struct notice *notice; /* NULL: a folder */
 	char *path, *name;
-	uint64_t parent, node;
+	uint64_t parent, node, generation;
 	struct order *prev, *next;
 };
 
@@ -146,7 +146,7 @@ void notify_changed(struct notify *notify, struct domain *domain, struct disk *d
 }
 
 void notify_folder(struct notify *notify, const struct domain *domain, const struct disk *disk,
-		   bool added)
+		   uint64_t generation, bool added)
 {
 	struct place place = { .domain = (struct domain *)domain, .disk = (struct disk *)disk };
 	struct place parent = node_parent(&place);
@@ -161,6 +161,7 @@ void notify_folder(struct notify *notify, const struct domain *domain, const str
 	order->path = folder_path(domain, disk);
 	order->name = strdup(disk ? disk->name : domain->name);
 	order->node = node_id(&place);
+	order->generation = generation;
 	order->parent = node_id(&parent);
 	DL_APPEND(notify->folders, order);
 	notify->dirty = true;
@@ -382,13 +383,14 @@ bool notify_is_toucher(const struct notify *notify, pid_t pid)
 }
 
 enum notify_folder notify_toucher_sees(const struct notify *notify, uint64_t parent,
-				       const char *name, uint64_t *node)
+				       const char *name, uint64_t *node, uint64_t *generation)
 {
 	const struct order *order = notify->orders;
 
 	if (!order || order->notice || order->parent != parent || strcmp(order->name, name))
 		return FOLDER_OTHER;
 	*node = order->node;
+	*generation = order->generation;
 	return order->what == 'm' ? FOLDER_ADDED : FOLDER_REMOVED;
 }
 

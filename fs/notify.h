@@ -32,9 +32,9 @@ void notify_free(struct notify *notify);
 /* @topic of the domain, of its disk, or of the mount has changed. May be called anywhere: nothing is told before the loop turns. */
 void notify_changed(struct notify *notify, struct domain *domain, struct disk *disk,
 		    enum topic topic);
-/* The folder has come, or is about to go. */
+/* The folder of this generation (fs/node.h) has come, or is about to go. */
 void notify_folder(struct notify *notify, const struct domain *domain, const struct disk *disk,
-		   bool added);
+		   uint64_t generation, bool added);
 
 /* --- the toucher's own requests --- */
 
@@ -44,8 +44,8 @@ enum notify_folder {
 	FOLDER_ADDED, /* about to be made: not there yet */
 	FOLDER_REMOVED, /* about to be removed: still there */
 };
-/* What @name below the node @parent is for the toucher; *@node is the id of one that is being removed. */
+/* What @name below the node @parent is for the toucher; *@node and *@generation are those of one that is being removed. */
 enum notify_folder notify_toucher_sees(const struct notify *notify, uint64_t parent,
-				       const char *name, uint64_t *node);
+				       const char *name, uint64_t *node, uint64_t *generation);
 
 #endif

@@ -88,6 +88,7 @@ static void reply_entry(fuse_req_t req, const struct place *place)
 
 	fill_stat(req, place, &entry.attr, &content);
 	entry.ino = entry.attr.st_ino;
+	entry.generation = node_generation(&face->nodes, place);
 	if (fuse_reply_entry(req, &entry) == 0)
 		known_looked_up(&face->known, entry.ino);
 	known_tell(&face->known, entry.ino, content);
@@ -100,7 +101,7 @@ static bool toucher_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct face *face = face_of(req);
 	uint64_t node;
 
-	switch (notify_toucher_sees(face->notify, parent, name, &node)) {
+	switch (notify_toucher_sees(face->notify, parent, name, &node, &entry.generation)) {
 	case FOLDER_ADDED:
 		fuse_reply_err(req, ENOENT);
 		return true;
@@ -196,10 +197,11 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	struct place folder, child;
-	uint64_t node;
+	uint64_t node, generation;
 
 	if (is_toucher(req) &&
-	    notify_toucher_sees(face_of(req)->notify, parent, name, &node) == FOLDER_ADDED &&
+	    notify_toucher_sees(face_of(req)->notify, parent, name, &node, &generation) ==
+		    FOLDER_ADDED &&
 	    find(req, parent, &folder) && node_child(&folder, name, &child))
 		reply_entry(req, &child);
 	else
@@ -229,9 +231,9 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	uint64_t node;
+	uint64_t node, generation;
 	bool removed = is_toucher(req) && notify_toucher_sees(face_of(req)->notify, parent, name,
-							      &node) == FOLDER_REMOVED;
+							      &node, &generation) == FOLDER_REMOVED;
 
 	fuse_reply_err(req, removed ? 0 : EPERM);
 }

@@ -68,7 +68,7 @@ static void add_job(struct qmp_value *line, const struct job *job)
 
 static void add_end(struct qmp_value *line, const struct job *job)
 {
-	struct qmp_value *released = qmp_array();
+	struct qmp_value *released = qmp_array(), *shared = qmp_array();
 	int64_t cur, end;
 
 	job_progress(job, &cur, &end);
@@ -78,7 +78,11 @@ static void add_end(struct qmp_value *line, const struct job *job)
 	qmp_add_text(line, "result", job_result(job));
 	for (size_t i = 0; i < job->released_count; i++)
 		qmp_append_text(released, job->released[i]);
+	for (size_t i = 0; i < job->released_count; i++)
+		if (job->released_shared[i])
+			qmp_append_text(shared, job->released[i]);
 	qmp_add_value(line, "released", released);
+	qmp_add_value(line, "shared", shared);
 }
 
 void event_plain(struct domain *domain, struct disk *disk, const char *event, const char *reason)

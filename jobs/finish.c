@@ -24,20 +24,27 @@ static bool qemu_says(const struct job *job, const char *status)
 
 /* --- the final word --- */
 
-static bool path_in_use(const struct model *model, const char *path)
+static bool is_in_disk(const struct disk *disk, const char *path)
 {
-	struct domain *domain;
-	struct disk *disk;
-
-	DL_FOREACH(model->domains, domain)
-		DL_FOREACH(domain->disks, disk)
-			for (size_t i = 0; i < disk->depth; i++)
-				if (!strcmp(disk->chain[i].path, path))
-					return true;
+	for (size_t i = 0; i < disk->depth; i++)
+		if (!strcmp(disk->chain[i].path, path))
+			return true;
 	return false;
 }
 
-/* What was in the chain when the job began and is in no chain now. */
+static bool is_in_another(const struct disk *disk, const char *path)
+{
+	const struct domain *domain;
+	const struct disk *other;
+
+	DL_FOREACH(disk->domain->model->domains, domain)
+		DL_FOREACH(domain->disks, other)
+			if (other != disk && is_in_disk(other, path))
+				return true;
+	return false;
+}
+
+/* What was in the chain when the job began and is not in it now; and what of that another disk has in its own. */
 static void find_released(struct disk *disk)
 {
 	struct job *job = disk->job;
@@ -45,11 +52,17 @@ static void find_released(struct disk *disk)
 	if (job->state != JOB_COMPLETED)
 		return;
 	job->released = calloc(job->before_count + 1, sizeof(*job->released));
-	if (!job->released)
+	job->released_shared = calloc(job->before_count + 1, sizeof(*job->released_shared));
+	if (!job->released || !job->released_shared)
 		abort();
-	for (size_t i = 0; i < job->before_count; i++)
-		if (!path_in_use(disk->domain->model, job->before_paths[i]))
-			job->released[job->released_count++] = strdup(job->before_paths[i]);
+	for (size_t i = 0; i < job->before_count; i++) {
+		const char *path = job->before_paths[i];
+
+		if (is_in_disk(disk, path))
+			continue;
+		job->released_shared[job->released_count] = is_in_another(disk, path);
+		job->released[job->released_count++] = strdup(path);
+	}
 }
 
 static void remember(struct disk *disk)

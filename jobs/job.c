@@ -127,6 +127,7 @@ void job_free(struct job *job)
 	free_list(job->before_paths, job->before_count);
 	free_list(job->before_nodes, job->before_count);
 	free_list(job->released, job->released_count);
+	free(job->released_shared);
 	free(job->id);
 	free(job->error);
 	free(job->qemu_state);

@@ -81,7 +81,8 @@ struct job {
 	/* The images that were in the chain when the job began: what is gone from it at the end has been released. */
 	char **before_paths, **before_nodes; /* nodes may have NULLs */
 	size_t before_count;
-	char **released; /* filled at the end */
+	char **released; /* what the disk no longer uses; filled at the end */
+	bool *released_shared; /* which of them another disk under the mount uses */
 	size_t released_count;
 };
 

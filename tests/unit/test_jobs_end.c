@@ -176,7 +176,7 @@ Test(jobs_end, failed_jobs_keep_the_chain)
 	job_progress(world_job(&world, "vda"), &cur, &end);
 	cr_assert_lt(cur, end);
 	cr_assert_eq(world_count(&world, "\"error\":\"Input/output error\",\"result\":\"failed\","
-					 "\"released\":[]"),
+					 "\"released\":[],\"shared\":[]"),
 		     1);
 	cr_assert_null(world.qemu->jobs, "it was not dismissed");
 	cr_assert_eq(peer_count_of(world.peer, "blockdev-del"), 0);
