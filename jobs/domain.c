@@ -429,6 +429,7 @@ void domain_free(struct domain *domain)
 		engine_free(domain->engine);
 	sync_free(domain->link);
 	event_log_clear(&domain->log);
+	free(domain->link->not_shown);
 	free(domain->link);
 	free(domain->name);
 	free(domain->address);

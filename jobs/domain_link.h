@@ -46,6 +46,7 @@ struct domain_link {
 	uint64_t synced_ns; /* when the last sync began */
 	unsigned finalizing; /* jobs between job-finalize and job-dismiss: no listing of nodes */
 	unsigned dropping; /* blockdev-del under way */
+	char *not_shown; /* the disk that the log was last told not to be shown */
 	bool too_many; /* QEMU shows more disks than are shown here, and the log says so */
 	struct found_jobs *found; /* what the sync under way has learned of jobs */
 	/* refresh.c */

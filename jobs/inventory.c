@@ -183,6 +183,18 @@ static void update_disk(struct disk *disk, struct qmp_disk_info *info)
 	event_chain_changed(disk);
 }
 
+/* Once, not at every look. */
+static void tell_not_shown(const struct disk *disk, const char *reason)
+{
+	struct domain_link *link = disk->domain->link;
+
+	if (link->not_shown && !strcmp(link->not_shown, disk->name))
+		return;
+	free(link->not_shown);
+	link->not_shown = strdup(disk->name);
+	domain_log(disk->domain, "disk %s is not shown: %s", disk->name, reason);
+}
+
 static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 {
 	struct model *model = domain->model;
@@ -201,7 +213,7 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	if (domain_find_disk(domain, disk->name))
 		reason = "its name is taken";
 	if (reason || !model->watcher->may_add(model->watcher_data, domain, disk, &reason)) {
-		domain_log(domain, "disk %s is not shown: %s", disk->name, reason);
+		tell_not_shown(disk, reason);
 		disk_free(disk);
 		return;
 	}

@@ -117,6 +117,11 @@ static void sync_failed(struct domain *domain, const struct qmp_error *error)
 	domain_pump(domain);
 }
 
+static bool is_ours(const struct qmp_job_info *info)
+{
+	return !strncmp(info->id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX));
+}
+
 /* --- jobs that the model does not have --- */
 
 /* A job of ours that ended in an earlier life, on a disk that is known now. */
@@ -162,13 +167,18 @@ static void adopt_jobs(struct domain *domain, const struct qmp_layout *layout)
 			 strcmp(job->info.status, "null")) {
 			disk_adopt_job(disk, &job->info);
 			disk_update_job(disk, &job->info);
+		} else if (!disk && is_ours(&job->info) && !strcmp(job->info.status, "pending")) {
+			/* Its disk was unplugged: nobody will finalize it, and it would hold its nodes for ever. */
+			qmp_job_cancel(domain->link->qmp, job->info.id, NULL, NULL);
 		}
 		job->dismissed = false;
 	}
 }
 
-/* Jobs that the model has: those that QEMU does not know any more, and those whose end can be shown now. */
-static void settle_known(struct domain *domain)
+/*
+ * Jobs that the model has: those that QEMU does not know any more, and, if the chain has been read anew, those whose end can be shown now.
+ */
+static void settle_known(struct domain *domain, bool chain_read)
 {
 	struct disk *disk;
 
@@ -177,7 +187,7 @@ static void settle_known(struct domain *domain)
 
 		if (!job_is_live(job))
 			continue;
-		if (job->sync_phase == JOB_CONCLUDED)
+		if (job->sync_phase == JOB_CONCLUDED && chain_read)
 			finish_publish(disk);
 		else if (job->sync_phase == JOB_LIVE && job->phase == JOB_LIVE &&
 			 !found_find(domain->link->found, job->id))
@@ -203,7 +213,7 @@ static void laid_out(void *data, const struct qmp_error *error, struct qmp_layou
 	}
 	qemu_files_make_absolute(layout, qmp_link_peer(link->qmp));
 	inventory_merge(domain, layout);
-	settle_known(domain);
+	settle_known(domain, true);
 	adopt_jobs(domain, layout);
 	qmp_layout_free(layout);
 	domain_synced(domain);
@@ -222,11 +232,6 @@ static void orphan_dismissed(void *data, const struct qmp_error *error)
 	link->finalizing--;
 	link->sync_again = true;
 	domain_pump(domain);
-}
-
-static bool is_ours(const struct qmp_job_info *info)
-{
-	return !strncmp(info->id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX));
 }
 
 /* Dismisses jobs of ours that were concluded and not dismissed by an earlier life. */
@@ -315,7 +320,7 @@ static void refuse_listing(struct domain *domain, const char *job)
 		domain_synced(domain);
 	domain_set_link_error(domain, reason);
 	free(reason);
-	settle_known(domain);
+	settle_known(domain, false);
 	dismiss_again_later(domain->link->found);
 	domain_retry_sync(domain);
 	sync_over(domain);

@@ -3,6 +3,35 @@
  */
 #include "tests/fake/peer.h"
 
+/* The disk, as query-block and the graph show it. */
+static void set_disk(struct peer *peer)
+{
+	peer_set_answer(
+		peer, "query-block",
+		"[{'device': '', 'qdev': '/machine/peripheral/vda/virtio-backend', 'inserted': {"
+		"'node-name': 'top', 'drv': 'qcow2', 'file': '/vm/top.qcow2', 'image': {"
+		"'filename': '/vm/top.qcow2', 'format': 'qcow2', 'virtual-size': 67108864,"
+		"'backing-image': {"
+		"'filename': '/vm/mid.qcow2', 'format': 'qcow2', 'virtual-size': 67108864,"
+		"'backing-image': {"
+		"'filename': '/vm/base.qcow2', 'format': 'qcow2', 'virtual-size': 67108864}}}}}]");
+	peer_set_answer(peer, "x-debug-query-block-graph",
+			"{'nodes': [{'id': 1, 'type': 'block-driver', 'name': 'base'},"
+			"{'id': 2, 'type': 'block-driver', 'name': '#block001'},"
+			"{'id': 3, 'type': 'block-driver', 'name': 'mid'},"
+			"{'id': 4, 'type': 'block-driver', 'name': '#block002'},"
+			"{'id': 5, 'type': 'block-driver', 'name': 'top'},"
+			"{'id': 6, 'type': 'block-driver', 'name': '#block003'},"
+			"{'id': 7, 'type': 'block-backend', 'name': "
+			"'/machine/peripheral/vda/virtio-backend'}],"
+			"'edges': [{'parent': 1, 'child': 2, 'name': 'file'},"
+			"{'parent': 3, 'child': 4, 'name': 'file'}, {'parent': 3, 'child': 1, "
+			"'name': 'backing'},"
+			"{'parent': 5, 'child': 6, 'name': 'file'}, {'parent': 5, 'child': 3, "
+			"'name': 'backing'},"
+			"{'parent': 7, 'child': 5, 'name': 'root'}]}");
+}
+
 /* What a machine says that has one disk, vda: top over mid over base, each of 64 MiB. */
 void peer_set_defaults(struct peer *peer)
 {
@@ -53,28 +82,5 @@ void peer_set_defaults(struct peer *peer)
 		"'bool'}]},"
 		"{'meta-type': 'object', 'name': '6', 'members': [{'name': 'flat', 'type': "
 		"'bool'}]}]");
-	peer_set_answer(
-		peer, "query-block",
-		"[{'device': '', 'qdev': '/machine/peripheral/vda/virtio-backend', 'inserted': {"
-		"'node-name': 'top', 'drv': 'qcow2', 'file': '/vm/top.qcow2', 'image': {"
-		"'filename': '/vm/top.qcow2', 'format': 'qcow2', 'virtual-size': 67108864,"
-		"'backing-image': {"
-		"'filename': '/vm/mid.qcow2', 'format': 'qcow2', 'virtual-size': 67108864,"
-		"'backing-image': {"
-		"'filename': '/vm/base.qcow2', 'format': 'qcow2', 'virtual-size': 67108864}}}}}]");
-	peer_set_answer(peer, "x-debug-query-block-graph",
-			"{'nodes': [{'id': 1, 'type': 'block-driver', 'name': 'base'},"
-			"{'id': 2, 'type': 'block-driver', 'name': '#block001'},"
-			"{'id': 3, 'type': 'block-driver', 'name': 'mid'},"
-			"{'id': 4, 'type': 'block-driver', 'name': '#block002'},"
-			"{'id': 5, 'type': 'block-driver', 'name': 'top'},"
-			"{'id': 6, 'type': 'block-driver', 'name': '#block003'},"
-			"{'id': 7, 'type': 'block-backend', 'name': "
-			"'/machine/peripheral/vda/virtio-backend'}],"
-			"'edges': [{'parent': 1, 'child': 2, 'name': 'file'},"
-			"{'parent': 3, 'child': 4, 'name': 'file'}, {'parent': 3, 'child': 1, "
-			"'name': 'backing'},"
-			"{'parent': 5, 'child': 6, 'name': 'file'}, {'parent': 5, 'child': 3, "
-			"'name': 'backing'},"
-			"{'parent': 7, 'child': 5, 'name': 'root'}]}");
+	set_disk(peer);
 }
