@@ -351,8 +351,9 @@ static int check_required(struct parser *p)
 {
 	for (const struct key *key = p->keys; key && key->name; key++)
 		if (key->required && !command_word(p->command, key->name))
-			return fail(p, -EINVAL, 0, 0, "%s is missing",
-				    key->shown ? key->shown : key->name);
+			return fail(p, -EINVAL, 0, 0,
+				    key->positional ? "%s is missing" : "%s= is missing",
+				    key->positional && key->shown ? key->shown : key->name);
 	return 0;
 }
 
@@ -435,6 +436,8 @@ static void put_synopsis(struct text *out, const struct key *key, const char *bl
 		text_printf(out, "%s%s", blank, shown);
 	else if (key->kind == KEY_FLAG)
 		text_printf(out, "%s[%s]", blank, key->name);
+	else if (key->required)
+		text_printf(out, "%s%s=%s", blank, key->name, shown);
 	else
 		text_printf(out, "%s[%s=%s]", blank, key->name, shown);
 }
