@@ -85,6 +85,14 @@ __attribute__((format(printf, 2, 3))) static void fail(struct engine *engine, co
 
 /* --- bringing it up --- */
 
+/* QEMU says the argument that it does not like before it says why. */
+static const char *why(const char *complaint)
+{
+	const char *end = strstr(complaint, "}: ");
+
+	return end ? end + 3 : complaint;
+}
+
 static void engine_started(void *data, const struct program_end *end)
 {
 	struct engine *engine = data;
@@ -98,7 +106,7 @@ static void engine_started(void *data, const struct program_end *end)
 		     strerror(-end->error));
 	} else if (end->status) {
 		fail(engine, "%s: qemu-storage-daemon does not take it: %s", engine->image,
-		     end->complaint);
+		     why(end->complaint));
 	} else {
 		engine->phase = ENGINE_UP;
 		domain_connect(engine->domain);
