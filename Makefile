@@ -61,7 +61,7 @@ deps:
 
 demo:
 	@.ci/deps demo
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -s all
 	@tests/demo.sh
 
 check: $(UNITS)
