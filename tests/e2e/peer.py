@@ -292,8 +292,9 @@ class Peer:
         self.over(job_id)
 
     def over(self, job_id):
+        job = self.jobs[job_id]
         self.become(job_id, "concluded")
-        if self.jobs[job_id]["auto-dismiss"]:
+        if job["auto-dismiss"]:
             self.become(job_id, "null")
 
     def ready(self, job_id):
