@@ -36,6 +36,7 @@ help:
 	@echo "make check     unit tests, no mount; make check SAN=1: with the address and undefined-behaviour sanitizers"
 	@echo "make e2e       real daemon, real QEMU, real mounts: make e2e PYTEST_ARGS='-k wait'"
 	@echo "make soak      the hardest moments many times over: make soak SOAK_ROUNDS=500"
+	@echo "make bench     what it costs to be told, and how soon one is, beside the targets"
 	@echo "make lint      formatting, arrows between folders, generated docs"
 	@echo "make docs      write docs/files.md anew from the file tables"
 	@echo "make install   to DESTDIR and PREFIX ($(PREFIX))"
@@ -76,6 +77,9 @@ soak: all
 test: deps
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory e2e
+
+bench: all
+	@BLOCKJOBFS=$(CURDIR)/$(PROGRAM) $(PYTHON) tests/bench/watch.py
 
 lint: all
 	@tests/lint.sh

@@ -51,6 +51,7 @@ struct notify {
 	struct order *folders; /* to be ordered, in order */
 	struct order *orders; /* under way, oldest first */
 	unsigned ordered;
+	unsigned slow; /* files in the list that are told of NOTIFY_PROGRESS_MS apart */
 	struct toucher *toucher; /* NULL: none at the moment */
 	struct toucher *touchers[TOUCHERS_MAX]; /* all that are alive */
 	uint64_t started; /* when the last one was, by uv_now() */
@@ -87,16 +88,6 @@ static char *folder_path(const struct domain *domain, const struct disk *disk)
 	if (length < 0)
 		abort();
 	return path;
-}
-
-/* Who watches a file, or its folder, makes the kernel hold on to it. */
-static bool may_be_watched(const struct notify *notify, const struct place *place)
-{
-	struct place folder = *place;
-
-	folder.file = NULL;
-	return known_is(&notify->face->known, node_id(&folder)) ||
-	       known_is(&notify->face->known, node_id(place));
 }
 
 static void want(struct notify *notify, const struct place *place, const char *folder,
@@ -140,7 +131,7 @@ void notify_changed(struct notify *notify, struct domain *domain, struct disk *d
 	/* A file that is waited in is not touched: the toucher would wait for its reader (fs/toucher_main.c). */
 	for (place.file = place_table(&place); place.file->name; place.file++)
 		if (place.file->topic == topic && S_ISREG(place.file->mode) &&
-		    !(place.file->flags & FILE_WAITS) && may_be_watched(notify, &place))
+		    !(place.file->flags & FILE_WAITS))
 			want(notify, &place, folder, slow ? NOTIFY_PROGRESS_MS : NOTIFY_MS);
 	free(folder);
 }
@@ -185,6 +176,13 @@ static void send_order(struct notify *notify, struct order *order)
 		      order->notice ? order->notice->path : order->path);
 }
 
+static unsigned apart_ms(const struct notify *notify, const struct notice *notice)
+{
+	if (notice->apart_ms < NOTIFY_PROGRESS_MS || notify->slow < NOTIFY_PROGRESS_A_SECOND)
+		return notice->apart_ms;
+	return notice->apart_ms * notify->slow / NOTIFY_PROGRESS_A_SECOND;
+}
+
 static void order_notice(struct notify *notify, struct notice *notice)
 {
 	struct order *order = calloc(1, sizeof(*order));
@@ -195,7 +193,7 @@ static void order_notice(struct notify *notify, struct notice *notice)
 	order->notice = notice;
 	notice->wanted = false;
 	notice->ordered = true;
-	notice->due = uv_now(notify->loop) + notice->apart_ms;
+	notice->due = uv_now(notify->loop) + apart_ms(notify, notice);
 	send_order(notify, order);
 }
 
@@ -204,6 +202,7 @@ static uint64_t send_due(struct notify *notify)
 {
 	uint64_t now = uv_now(notify->loop), next = 0;
 	struct notice *notice, *following;
+	unsigned slow = 0;
 
 	while (notify->folders && notify->ordered < ORDERS_MAX) {
 		struct order *order = notify->folders;
@@ -212,6 +211,7 @@ static uint64_t send_due(struct notify *notify)
 		send_order(notify, order);
 	}
 	DL_FOREACH_SAFE(notify->list, notice, following) {
+		slow += notice->apart_ms >= NOTIFY_PROGRESS_MS;
 		if (notice->ordered)
 			continue;
 		if (notice->due <= now && !notice->wanted) {
@@ -229,6 +229,7 @@ static uint64_t send_due(struct notify *notify)
 		if (!next || notice->due < next)
 			next = notice->due;
 	}
+	notify->slow = slow;
 	return next;
 }
 

@@ -302,6 +302,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	open_new(req, &place, fi)->touch = touch;
 	fi->direct_io = 1;
+	fi->noflush = 1;
 	reply_open(req, fi);
 }
 

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 #include "fs/toucher.h"
@@ -23,6 +24,7 @@ enum {
 	 */
 	TOUCH_BYTES_MAX = 64 << 10,
 	OPEN_TRIES = 64,
+	FOLDERS_MAX = 512,
 };
 
 static char zeros[TOUCH_BYTES_MAX];
@@ -65,33 +67,101 @@ static int open_root(struct root *root, const char *mountpoint)
 }
 
 /*
+ * Folders that files were touched in lately, held open: every part of a path is looked up anew each time, and asked for its mode, which
+ * costs more than the touch. None is held in a mount that "umount" would find busy, or over a folder's removal.
+ */
+static struct folder {
+	char *path;
+	int fd;
+} folders[FOLDERS_MAX];
+
+static void drop_folder(struct folder *folder)
+{
+	if (!folder->path)
+		return;
+	free(folder->path);
+	folder->path = NULL;
+	close(folder->fd);
+}
+
+static void drop_folders(void)
+{
+	for (int i = 0; i < FOLDERS_MAX; i++)
+		drop_folder(&folders[i]);
+}
+
+static struct folder *open_folder(const struct root *root, const char *path)
+{
+	struct folder *folder;
+	unsigned hash = 2166136261;
+
+	for (const char *at = path; *at; at++)
+		hash = (hash ^ (unsigned char)*at) * 16777619;
+	folder = &folders[(hash ^ hash >> 16) % FOLDERS_MAX];
+	if (folder->path && !strcmp(folder->path, path))
+		return folder;
+	drop_folder(folder);
+	folder->fd = openat(root->tree, path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (folder->fd < 0)
+		return NULL;
+	folder->path = strdup(path);
+	if (!folder->path)
+		abort();
+	return folder;
+}
+
+/*
  * A file that nobody may write shows itself to us as one that its owner may (fs/ops.c), but there is one inode for all: the mode that
  * somebody else was told in the meantime may be the one that the kernel checks. Hardly ever twice.
  */
-static int open_file(const struct root *root, const char *path)
+static int open_file(int folder, const char *path)
 {
 	int fd, tries = 0;
 
 	do
-		fd = openat(root->tree, path,
+		fd = openat(folder, path,
 			    O_WRONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	while (fd < 0 && errno == EACCES && ++tries < OPEN_TRIES);
 	return fd;
 }
 
-/* Opens, writes, closes: IN_MODIFY and IN_CLOSE_WRITE on the file and on its folder. */
-static void touch(const struct root *root, const char *path)
+/* By the folder held; if that leads nowhere, by the whole path. */
+static int open_path(const struct root *root, char *path)
 {
-	int fd = open_file(root, path);
-	struct stat status;
+	char *slash = strrchr(path, '/');
+	struct folder *folder;
+	int fd;
+
+	if (root->tree == AT_FDCWD || !slash)
+		return open_file(root->tree, path);
+	*slash = 0;
+	folder = open_folder(root, path);
+	*slash = '/';
+	fd = folder ? open_file(folder->fd, slash + 1) : -1;
+	if (fd >= 0)
+		return fd;
+	if (folder)
+		drop_folder(folder);
+	return open_file(root->tree, path);
+}
+
+/* Opens, writes, closes: IN_MODIFY and IN_CLOSE_WRITE on the file and on its folder. */
+static void touch(const struct root *root, char *path)
+{
+	int fd = open_path(root, path);
+	struct statx status;
 	size_t size;
 	off_t at = 0;
 
 	if (fd < 0)
 		return;
-	/* Not our mount any more: write nothing into anybody else's file. */
-	if (fstat(fd, &status) == 0 && status.st_dev == root->device) {
-		size = status.st_size < 1 ? 1 : (size_t)status.st_size;
+	/*
+	 * Not our mount any more: write nothing into anybody else's file. The size is that of a moment ago, when the kernel looked whether
+	 * the file may be opened: no reason to ask again.
+	 */
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &status) == 0 &&
+	    makedev(status.stx_dev_major, status.stx_dev_minor) == root->device) {
+		size = status.stx_size < 1 ? 1 : (size_t)status.stx_size;
 		if (size > TOUCH_BYTES_MAX) {
 			at = (off_t)(size - TOUCH_BYTES_MAX);
 			size = TOUCH_BYTES_MAX;
@@ -112,6 +182,8 @@ static void carry_out(const struct root *root, char *line)
 					: asprintf(&path, "%s", line + 2);
 	if (length < 0)
 		return;
+	if (line[0] != 't')
+		drop_folders();
 	if (line[0] == 't')
 		touch(root, path);
 	else if (line[0] == 'm')

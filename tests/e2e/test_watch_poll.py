@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from qemu import blockdev
 from system import SLOW, descriptors, memory_kib, stays, wait_for
 from watch import CLOSE_WRITE, Inotify, flip, refuse
 
@@ -219,6 +220,29 @@ def test_progress_tells_once_a_second_while_the_job_is_live(one):
         inotify.wait(lambda notice: notice.mask == CLOSE_WRITE)
         inotify.drain(0.05)
         assert stays(lambda: not inotify.read(0), 1.2)
+
+
+def test_many_live_jobs_are_told_of_in_turn(storage_daemon, mount, overlay):
+    """No more than some 20 notices of progress a second in all; each job gets its share, and its end is told at once."""
+    qemu = storage_daemon("vm", *(blockdev(f"disk{number}", overlay(f"disk{number}")) for number in range(40)))
+    tree = mount(qemu.socket)
+    disks = [tree.disk("vm", f"disk{number}") for number in range(40)]
+    with Inotify(*(disk / "progress" for disk in disks)) as inotify:
+        for disk in disks:
+            disk.pull("bandwidth=2M")
+        inotify.drain(0.3)
+        told, deadline = [], time.monotonic() + 4
+        while time.monotonic() < deadline:
+            told += [notice.watch for notice in inotify.read(0.1) if notice.mask == CLOSE_WRITE]
+        assert len(set(told)) == 40
+        assert len(told) <= 4 * 20 * 1.5
+        inotify.drain(0)
+        disks[7].write("abort", "\n")
+        began = time.monotonic()
+        inotify.wait(lambda notice: notice.watch == disks[7] / "progress" and notice.mask == CLOSE_WRITE)
+        assert time.monotonic() - began < 0.5
+        for disk in disks[:7] + disks[8:]:
+            disk.write("abort", "async")
 
 
 def test_figures_move_without_a_reader(one):
