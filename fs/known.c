@@ -1,11 +1,10 @@
 /*
- * What the kernel knows of the tree; see fs/known.h.
+ * What the kernel was told; see fs/known.h.
  */
 #include "fs/known.h"
 
 #include <stdlib.h>
 #include <uthash.h>
-#include "fs/node.h"
 
 struct known_node {
 	uint64_t node;
@@ -61,11 +60,6 @@ void known_forget(struct known *known, uint64_t node, uint64_t times)
 		entry->lookups -= times;
 	else
 		drop(known, entry);
-}
-
-bool known_is(const struct known *known, uint64_t node)
-{
-	return known->incomplete || node == NODE_ROOT || find(known, node);
 }
 
 void known_tell(struct known *known, uint64_t node, struct text *content)
