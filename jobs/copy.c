@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
@@ -66,33 +67,116 @@ static void describe(struct op *op, const struct qmp_mirror *mirror)
 	op_complete(op, 0);
 }
 
-void disk_copy(struct op *op, const struct command *command)
+/* A copy that is being checked. */
+struct copy {
+	uv_work_t work;
+	struct model *model;
+	uint64_t op;
+	uint64_t generation;
+	struct qmp_mirror mirror; /* its strings are ours */
+	size_t offset, length; /* of dest= */
+	bool pivot, dry_run;
+	bool exists;
+};
+
+static char *keep(const char *text)
+{
+	return text ? strdup(text) : NULL;
+}
+
+static void copy_free(struct copy *copy)
+{
+	free((char *)copy->mirror.target);
+	free((char *)copy->mirror.format);
+	free((char *)copy->mirror.copy_mode);
+	free((char *)copy->mirror.on_error);
+	free(copy);
+}
+
+/* All has been checked. */
+static void start(struct op *op, struct copy *copy)
 {
 	struct disk *disk = op->target.disk;
+	struct job *job;
+
+	copy->mirror.node = disk->chain[0].node;
+	if (copy->dry_run) {
+		describe(op, &copy->mirror);
+		return;
+	}
+	job = start_register(op, "copy", copy->mirror.speed);
+	job->pivot_wanted = copy->pivot;
+	copy->mirror.job = job->id;
+	qmp_drive_mirror(disk->domain->link->qmp, &copy->mirror, start_answered,
+			 call_new(disk, op));
+}
+
+/* In the pool: looking at a file may block. */
+static void look(uv_work_t *work)
+{
+	struct copy *copy = work->data;
+	struct stat status;
+
+	copy->exists = lstat(copy->mirror.target, &status) == 0;
+}
+
+/* QEMU would overwrite whatever is there: only if that was asked for. */
+static void looked(uv_work_t *work, int status)
+{
+	struct copy *copy = work->data;
+	struct op *op = op_find(copy->model, copy->op);
+
+	if (op && copy->exists && !copy->mirror.reuse)
+		op_refuse_at(op, -EEXIST, copy->offset, copy->length,
+			     "%s is there already: name another file, or say reuse to overwrite it",
+			     copy->mirror.target);
+	else if (op && op->target.disk->generation != copy->generation)
+		op_refuse(
+			op, -ESTALE,
+			"the chain has changed meanwhile: see `chain` and write the command again");
+	else if (op && start_may(op, needed, NEEDED))
+		start(op, copy);
+	copy_free(copy);
+}
+
+static struct copy *copy_new(const struct op *op, const struct command *command)
+{
+	const struct word *dest = command_word(command, "dest");
 	const char *format = command_text(command, "format");
-	struct qmp_mirror mirror = {
+	struct copy *copy = calloc(1, sizeof(*copy));
+
+	if (!copy)
+		abort();
+	copy->work.data = copy;
+	copy->model = op->target.model;
+	copy->op = op->id;
+	copy->generation = op->target.disk->generation;
+	copy->offset = dest->offset;
+	copy->length = dest->length;
+	copy->pivot = command_flag(command, "pivot");
+	copy->dry_run = command_flag(command, "dry-run");
+	copy->mirror = (struct qmp_mirror){
 		.job = JOB_ID_PREFIX "copy-...",
-		.target = command_text(command, "dest"),
+		.target = strdup(dest->text),
+		.format = strdup(format ? format : op->target.disk->chain[0].format),
 		.shallow = command_flag(command, "shallow"),
 		.reuse = command_flag(command, "reuse"),
-		.copy_mode = command_text(command, "copy-mode"),
-		.on_error = command_text(command, "on-error"),
+		.copy_mode = keep(command_text(command, "copy-mode")),
+		.on_error = keep(command_text(command, "on-error")),
 		.speed = command_number(command, "bandwidth", 0),
 		.granularity = command_number(command, "granularity", 0),
 		.buffer_size = command_number(command, "buf-size", 0),
 	};
-	struct job *job;
+	return copy;
+}
+
+void disk_copy(struct op *op, const struct command *command)
+{
+	struct copy *copy;
 
 	if (!start_may_command(op, command, needed, NEEDED) || !check_words(op, command))
 		return;
-	mirror.node = disk->chain[0].node;
-	mirror.format = format ? format : disk->chain[0].format;
-	if (command_flag(command, "dry-run")) {
-		describe(op, &mirror);
-		return;
-	}
-	job = start_register(op, "copy", mirror.speed);
-	job->pivot_wanted = command_flag(command, "pivot");
-	mirror.job = job->id;
-	qmp_drive_mirror(disk->domain->link->qmp, &mirror, start_answered, call_new(disk, op));
+	copy = copy_new(op, command);
+	if (uv_queue_work(copy->model->loop, &copy->work, look, looked))
+		abort(); /* only for a NULL function */
 }

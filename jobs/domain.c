@@ -67,7 +67,10 @@ static bool keep_link_error(struct domain *domain, const char *reason)
 
 void domain_set_link_error(struct domain *domain, const char *reason)
 {
-	if (keep_link_error(domain, reason) && reason && !domain->model->stopping)
+	/* That an engine which was left by an earlier life is dead is no news: another one is on its way. */
+	bool coming_up = domain->engine && !domain->link->settled;
+
+	if (keep_link_error(domain, reason) && reason && !domain->model->stopping && !coming_up)
 		domain_log(domain, "%s", reason);
 }
 
@@ -176,7 +179,8 @@ static void link_busy(void *owner)
 /* Something happened to a job that we do not know: somebody else's has begun, or has changed a chain. */
 static void foreign_event(struct domain *domain, const struct qmp_event *event)
 {
-	static const char *const telling[] = { "created", "running", "ready", "null" };
+	static const char *const telling[] = { "created", "running",   "ready",
+					       "pending", "concluded", "null" };
 
 	for (size_t i = 0; event->status && i < sizeof(telling) / sizeof(*telling); i++)
 		if (!strcmp(event->status, telling[i]))

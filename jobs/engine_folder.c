@@ -133,9 +133,11 @@ int engine_folder_open(struct engine_folder *folder, const char *runtime_dir, co
 				    "runtime_dir=",
 				    folder->socket);
 	}
-	free(dir);
 	if (!code)
 		code = make_private(folder->path, error);
+	if (!code && !runtime_dir)
+		folder->parent = strdup(dir);
+	free(dir);
 	if (!code && (code = take_lock(folder)) != 0)
 		code = code == -EWOULDBLOCK
 			       ? fail(error, -EINVAL, "%s is served by another blockjobfs", image)
@@ -173,6 +175,8 @@ void engine_folder_close(struct engine_folder *folder)
 		close(folder->lock);
 	folder->lock = -1;
 	free(folder->path);
+	free(folder->parent);
+	folder->parent = NULL;
 	free(folder->socket);
 	free(folder->pidfile);
 	free(folder->lockfile);
@@ -186,5 +190,7 @@ void engine_folder_remove(struct engine_folder *folder)
 	engine_folder_sweep(folder);
 	unlink(folder->lockfile);
 	rmdir(folder->path);
+	if (folder->parent)
+		rmdir(folder->parent); /* fails as long as there are others in it */
 	engine_folder_close(folder);
 }

@@ -9,6 +9,7 @@
 
 struct engine_folder {
 	char *path, *socket, *pidfile, *lockfile;
+	char *parent; /* to be removed with the last folder in it; NULL: it was named by the user */
 	int lock; /* held as long as we are responsible for the engine; -1: not */
 };
 

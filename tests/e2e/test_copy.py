@@ -117,7 +117,7 @@ def test_abort(machine, mount, top, expected, shelf, folder):
     disk.write("copy", f"dest={folder}/copy.qcow2 bandwidth=1\n")
     disk.write("abort", "\n")
     assert disk.status == "cancelled"
-    disk.write("copy", f"dest={folder}/copy.qcow2\n")
+    disk.write("copy", f"dest={folder}/copy.qcow2 reuse\n")
     ready(disk)
     disk.write("abort", "\n")
     assert disk.status == "cancelled"
@@ -129,7 +129,7 @@ def test_abort(machine, mount, top, expected, shelf, folder):
 def test_words(machine, mount, top, shelf, folder):
     qemu, disk = start(layouts.machine_nodes, None, machine, mount, top, shelf)
     copy = f"{folder}/copy.qcow2"
-    assert "dest" in refused(disk, "\n", errno.EINVAL) or True
+    assert "missing" in refused(disk, "\n", errno.EINVAL)
     refused(disk, "dest=copy.qcow2\n", errno.EINVAL)
     refused(disk, f"dest={copy} granularity=1000\n", errno.EINVAL)
     refused(disk, f"dest={copy} granularity=256\n", errno.EINVAL)
@@ -138,7 +138,15 @@ def test_words(machine, mount, top, shelf, folder):
     refused(disk, f"dest={copy} generation=5\n", errno.ESTALE)
     refused(disk, f"dest={folder}/nowhere/copy.qcow2\n", errno.EREMOTEIO)
     refused(disk, f"dest={copy} reuse\n", errno.EREMOTEIO)
-    refused(disk, f"dest={top}\n", errno.EREMOTEIO)
+    refused(disk, f"dest={top}\n", errno.EEXIST)
+    refused(disk, f"dest={top} reuse\n", errno.EREMOTEIO)
+    precious = f"{folder}/precious"
+    with open(precious, "w") as file:
+        file.write("precious\n")
+    assert "reuse" in refused(disk, f"dest={precious}\n", errno.EEXIST)
+    os.symlink("nowhere", f"{folder}/link")
+    refused(disk, f"dest={folder}/link\n", errno.EEXIST)
+    assert open(precious).read() == "precious\n"
     answer = disk.ask("copy", f"dest={copy} dry-run\n")
     assert f"would create {copy}\n" in answer and "drive-mirror" in answer
     assert not os.path.exists(copy)
