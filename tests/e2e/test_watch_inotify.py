@@ -184,25 +184,6 @@ def test_disks_that_come_and_go(one, overlay):
         assert [(notice.mask, notice.name) for notice in told] == [(DELETE | IS_FOLDER, "disk1")]
 
 
-@needs("inotifywait")
-def test_inotifywait_on_the_folder_of_domains(folder, storage_daemon, mount, overlay, program):
-    """A source that is a folder: domains come and go with the sockets in it."""
-    os.mkdir(f"{folder}/sockets")
-    try:
-        tree = mount(f"dir:{folder}/sockets")
-    except AssertionError as error:
-        if "not supported yet" in str(error):
-            pytest.skip("sources that are folders are not there yet")
-        raise
-    watcher = program("inotifywait", "-m", "-e", "create", "-e", "delete", "--format", "%e %f", tree / "domains")
-    watcher.says("Watches established")
-    qemu = storage_daemon("vm", blockdev("disk0", overlay()))
-    os.link(qemu.socket, f"{folder}/sockets/web1")
-    watcher.says("^CREATE,ISDIR web1$")
-    os.unlink(f"{folder}/sockets/web1")
-    watcher.says("^DELETE,ISDIR web1$")
-
-
 @needs_root
 @needs("inotifywait", "unshare")
 def test_through_a_bind_mount_in_another_namespace(folder, one, program):

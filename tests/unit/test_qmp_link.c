@@ -260,7 +260,7 @@ static bool answer_then_hold_up(void *data, struct peer *peer, size_t number, co
 {
 	peer_reply(peer, number, "{'n': 1}");
 	/* The answer goes out in the same turn of the loop in which the link's timer is found to be due. */
-	usleep(200000);
+	usleep(1200000);
 	return true;
 }
 
@@ -269,7 +269,7 @@ Test(qmp_link, answer_that_waits_in_the_socket_is_no_timeout)
 	/* Catches a deadline believed before reading, when it was us who were held up (SIGSTOP, a suspended laptop). */
 	struct owner owner;
 
-	ready(&owner, 100);
+	ready(&owner, 1000);
 	peer_set_hook(owner.peer, answer_then_hold_up, NULL);
 	send_one(&owner, "slow", 1);
 	until(&owner, "reply1");
