@@ -29,6 +29,7 @@ struct qmp_reader {
 	bool in_string, escaped;
 	bool chain_key; /* the string just read, or what there is of it, is "backing-image" */
 	size_t matched; /* bytes of it */
+	size_t word; /* length of the number or the like that is being read */
 	size_t levels, deep; /* open ones; those that count */
 	bool uncounted[LEVELS_MAX];
 };
@@ -36,6 +37,11 @@ struct qmp_reader {
 static bool is_too_deep(const struct qmp_reader *reader)
 {
 	return reader->deep > QMP_MESSAGE_DEPTH_MAX || reader->levels > LEVELS_MAX;
+}
+
+static bool is_too_long(const struct qmp_reader *reader)
+{
+	return reader->word > QMP_MESSAGE_NUMBER_MAX;
 }
 
 static struct json_object *json(const struct qmp_value *value)
@@ -158,7 +164,9 @@ static bool is_blank(char byte)
 static void scan_byte(struct qmp_reader *reader, char byte)
 {
 	static const char chain[] = "backing-image";
+	bool plain = !reader->in_string && !is_blank(byte) && !strchr("{}[],:\"", byte);
 
+	reader->word = plain ? reader->word + 1 : 0;
 	if (reader->in_string) {
 		if (!reader->escaped && byte == '"') {
 			reader->in_string = false;
@@ -194,7 +202,7 @@ static void scan_byte(struct qmp_reader *reader, char byte)
 /* Stops at the byte that makes it too deep. */
 static void scan(struct qmp_reader *reader, const char *bytes, size_t length)
 {
-	for (size_t i = 0; i < length && !is_too_deep(reader); i++)
+	for (size_t i = 0; i < length && !is_too_deep(reader) && !is_too_long(reader); i++)
 		scan_byte(reader, bytes[i]);
 }
 
@@ -206,7 +214,7 @@ static void reader_start_over(struct qmp_reader *reader)
 		reader->tokener = tokener_new();
 	}
 	reader->bytes = reader->parts = 0;
-	reader->levels = reader->deep = 0;
+	reader->levels = reader->deep = reader->word = 0;
 	reader->in_string = reader->escaped = reader->chain_key = false;
 	reader->tail = 0;
 }
@@ -218,6 +226,8 @@ static const char *reader_complaint(const struct qmp_reader *reader, enum json_t
 		return "a message is larger than 10 MiB";
 	if (reader->parts > QMP_MESSAGE_PARTS_MAX)
 		return "a message has more than 1048576 parts";
+	if (is_too_long(reader))
+		return "a message has a number of more than 64 characters";
 	if (state == json_tokener_error_depth || is_too_deep(reader))
 		return "a message is nested deeper than 64 levels";
 	if (state != json_tokener_success && state != json_tokener_continue)

@@ -23,6 +23,8 @@ enum {
 	 * this number of images. (QEMU's own limit of nesting is 1024.) */
 	QMP_MESSAGE_CHAIN_MAX = 960,
 	QMP_MESSAGE_PARTS_MAX = 1 << 20,
+	/* Characters of a number. json-c reads one from its start again with each piece of it that comes. */
+	QMP_MESSAGE_NUMBER_MAX = 64,
 };
 
 /*

@@ -193,6 +193,17 @@ Test(qmp_reader, size)
 		    "{}\n[]\n");
 }
 
+Test(qmp_reader, numbers)
+{
+	/* Catches a peer that keeps us busy with a number without end, which is read from its start with each piece. */
+	expect_long(repeat("[-", "1", 63, "]"), 7, "]\n");
+	expect_long(repeat("[-", "1", 64, "]"), 7,
+		    "! a message has a number of more than 64 characters\n");
+	expect_long(repeat("[", "1", 8 << 20, "]"), 65536,
+		    "! a message has a number of more than 64 characters\n");
+	expect_long(repeat("[\"", "1", 100, "\"]"), 7, "1\"]\n");
+}
+
 Test(qmp_reader, dead_after_an_error)
 {
 	/* Catches a reader that finds its way back into a stream that it has lost. */
