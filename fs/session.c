@@ -88,16 +88,23 @@ static int serve_one(struct session *session)
 	return 0;
 }
 
+/* Before the next request is served: what that changes is to be told to those who watch. */
+static void tell_ready(struct session *session)
+{
+	if (!session->face->started || session->told_ready)
+		return;
+	session->told_ready = true;
+	session->handlers->ready(session->data);
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
 	struct session *session = poll->data;
 	int error = 0;
 
-	for (int i = 0; i < BATCH && !error; i++)
+	for (int i = 0; i < BATCH && !error; i++) {
 		error = serve_one(session);
-	if (session->face->started && !session->told_ready) {
-		session->told_ready = true;
-		session->handlers->ready(session->data);
+		tell_ready(session);
 	}
 	if (!error || error == -EAGAIN)
 		return;

@@ -271,10 +271,14 @@ static void kill_it(uv_timer_t *timer)
 {
 	struct engine *engine = timer->data;
 
-	if (engine->pidfd >= 0)
-		pidfd_send_signal(engine->pidfd, SIGKILL, NULL, 0);
-	else
+	if (engine->pidfd < 0) {
 		stopped(engine);
+		return;
+	}
+	domain_log(engine->domain,
+		   "the engine of %s does not end and is killed, with any job that is live on it",
+		   engine->image);
+	pidfd_send_signal(engine->pidfd, SIGKILL, NULL, 0);
 }
 
 static void ask_to_quit(struct engine *engine)

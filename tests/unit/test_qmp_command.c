@@ -94,7 +94,7 @@ Test(qmp_command, exact_json)
 	struct wire wire;
 
 	begin(&wire);
-	qmp_block_stream(wire.link, &(struct qmp_stream){ "j", "top", NULL, NULL, 0 }, on_done,
+	qmp_block_stream(wire.link, &(struct qmp_stream){ .job = "j", .node = "top" }, on_done,
 			 &wire);
 	expect(&wire,
 	       "{\"execute\":\"block-stream\",\"arguments\":{\"job-id\":\"j\",\"device\":\"top\","
