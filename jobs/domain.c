@@ -259,7 +259,8 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 	jobs_after_loss(domain, code);
 	if (domain->engine && engine_link_closed(domain->engine, code))
 		return; /* the engine tries its next way of coming up */
-	domain_settle(domain);
+	if (!domain->engine)
+		domain_settle(domain); /* an engine is coming up, or says that it does not */
 	retry_later(domain, was_ready ? 0 : link->retry_ms);
 	if (!was_ready && link->retry_ms < RECONNECT_MS_MAX)
 		link->retry_ms = link->retry_ms * 2 > RECONNECT_MS_MAX ? RECONNECT_MS_MAX

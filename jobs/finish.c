@@ -110,6 +110,8 @@ void finish_publish(struct disk *disk)
 		disk_job_seen(disk);
 	job->phase = JOB_ENDED;
 	job->state = job_final_state(job);
+	if (job->state == JOB_CANCELLED)
+		keep(&job->error, NULL); /* "Operation canceled" is no error of its own */
 	job->rate = 0;
 	clock_gettime(CLOCK_REALTIME, &job->ended);
 	if (job->state == JOB_LOST && !job->error)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <uthash.h>
@@ -67,7 +68,7 @@ struct qmp_link {
 	struct qmp_reader *reader;
 	struct command *sent; /* by id */
 	struct command *waiting, *refused;
-	uint64_t last_id;
+	uint64_t first_id, last_id; /* of commands; they differ in every life and connection */
 	unsigned timeout_ms;
 	uint64_t busy_ms; /* when to call a silent peer busy, 0: not */
 	uint64_t timer_ms; /* when the timer is set to fire, 0: it is not */
@@ -391,6 +392,16 @@ static void command_answer(struct command *command, const struct qmp_value *mess
 		command->reply(command->data, NULL, qmp_value_get(message, "return"));
 }
 
+/*
+ * QEMU may give us the answer to a command of the client before us, whose connection ended in between (seen with 7.2). Its number is
+ * none of ours.
+ */
+static bool is_for_another(const struct qmp_link *link, const struct qmp_value *id_value,
+			   uint64_t id)
+{
+	return qmp_value_is_number(id_value) && (id <= link->first_id || id > link->last_id);
+}
+
 static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 {
 	const struct qmp_value *id_value = qmp_value_get(message, "id");
@@ -399,6 +410,8 @@ static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 
 	if (qmp_value_is_number(id_value))
 		HASH_FIND(hh, link->sent, &id, sizeof(id), command);
+	if (!command && is_for_another(link, id_value, id))
+		return;
 	if (!command) {
 		const char *desc = qmp_value_text(qmp_value_get(message, "error"), "desc", NULL);
 
@@ -510,7 +523,11 @@ struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeo
 			       const struct qmp_link_handlers *handlers, void *owner)
 {
 	struct qmp_link *link = must(calloc(1, sizeof(*link)));
+	uint32_t random = 0;
 
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		random = (uint32_t)uv_hrtime();
+	link->first_id = link->last_id = (uint64_t)random << 20;
 	/* libuv writes without MSG_NOSIGNAL, and a monitor may hang up at any moment. */
 	signal(SIGPIPE, SIG_IGN);
 	link->path = must(strdup(path));

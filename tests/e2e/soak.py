@@ -128,11 +128,17 @@ def test_pulls_in_a_row(storage_daemon, mount, overlay, folder, shelf):
     memory = 0
     for number in range(ROUNDS):
         disk.pull("bandwidth=1")
-        for _ in range(10):
-            name, text = random.choice([("speed", "1"), ("speed", "2"), ("pause", "1"), ("pause", "0")])
-            disk.write(name, text)
-            cur, end = disk.progress
-            assert cur < end
+        try:
+            for _ in range(10):
+                name, text = random.choice([("speed", "1"), ("speed", "2"), ("pause", "1"), ("pause", "0")])
+                disk.write(name, text)
+                cur, end = disk.progress
+                assert cur < end or disk.status == "completed"
+        except ProcessLookupError:
+            # Each new speed lets a chunk through, and what was pulled once stays: some round comes to the end.
+            assert disk.wait() == "completed"
+        if disk.status == "completed":
+            break
         disk.write("abort", random.choice(["\n", "async\n"]))
         assert disk.wait() == "cancelled"
         assert qemu.monitor("query-jobs") == []

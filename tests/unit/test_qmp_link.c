@@ -8,17 +8,17 @@
 Test(qmp_link, handshake)
 {
 	/* Catches a wrong or missing qmp_capabilities, and commands without an id. */
+	static const char greeting[] = "{\"execute\":\"qmp_capabilities\",\"id\":";
+	static const char command[] = "{\"execute\":\"a\",\"arguments\":{\"n\":5},\"id\":";
 	struct owner owner;
 
 	ready(&owner, TIMEOUT_MS);
 	peer_set_answer(owner.peer, "a", "{'n': 1}");
-	cr_assert_str_eq(peer_message(owner.peer, 0),
-			 "{\"execute\":\"qmp_capabilities\",\"id\":1}");
+	cr_assert_eq(strncmp(peer_message(owner.peer, 0), greeting, strlen(greeting)), 0);
 	cr_assert_eq(qmp_link_peer(owner.link), getpid());
 	send_one(&owner, "a", 5);
 	until(&owner, "reply5:1 ");
-	cr_assert_str_eq(peer_message(owner.peer, 1),
-			 "{\"execute\":\"a\",\"arguments\":{\"n\":5},\"id\":2}");
+	cr_assert_eq(strncmp(peer_message(owner.peer, 1), command, strlen(command)), 0);
 	end(&owner);
 }
 
@@ -281,14 +281,11 @@ Test(qmp_link, answer_to_nothing)
 {
 	/* Catches an answer without a known id that is taken for any command's, or passed over. */
 	static const char *const answers[] = {
-		"{\"return\": {}, \"id\": 99}",
 		"{\"return\": {}, \"id\": \"2\"}",
 		"{\"return\": {}, \"id\": 2.0}",
-		"{\"return\": {}, \"id\": -1}",
 		"{\"return\": {}}",
 		"{\"error\": {\"desc\": \"Parse error\"}}",
 		"{\"return\": {}, \"id\": [{}]}",
-		"{\"nothing\": {}, \"id\": 2}",
 		"{\"event\": {}, \"id\": 2}",
 		"3 ",
 	};
@@ -309,6 +306,27 @@ Test(qmp_link, answer_to_nothing)
 	}
 }
 
+Test(qmp_link, answer_for_the_client_before_us)
+{
+	/* Catches the answer to another connection's command, which QEMU may send to us, taken for one of ours or for the end. */
+	struct owner owner;
+
+	ready(&owner, TIMEOUT_MS);
+	peer_set_answer(owner.peer, "a", NULL);
+	send_one(&owner, "a", 1);
+	cr_assert(peer_run_until_command(owner.peer, "a", 1, LONG_MS));
+	for (int id = -1; id < 20; id++) {
+		char line[64];
+
+		snprintf(line, sizeof(line), "{\"return\": {\"n\": 7}, \"id\": %d}", id);
+		peer_send(owner.peer, line);
+	}
+	peer_reply(owner.peer, peer_last_of(owner.peer, "a"), "{'n': 1}");
+	until(&owner, "reply1");
+	expect_log(&owner, "reply1:1 ");
+	end(&owner);
+}
+
 Test(qmp_link, rubbish_in_the_middle)
 {
 	/* Catches a link that goes on after it has lost the stream; what was before is still delivered. */
@@ -326,18 +344,28 @@ Test(qmp_link, rubbish_in_the_middle)
 	end(&owner);
 }
 
+/* The id of the command in place @number of the record. */
+static long long id_of(const struct peer *peer, size_t number)
+{
+	return atoll(strstr(peer_message(peer, number), "\"id\":") + 5);
+}
+
 Test(qmp_link, odd_answers)
 {
 	/* Catches a crash on an answer of a strange shape. */
 	struct owner owner;
+	char lines[256];
 
 	ready(&owner, TIMEOUT_MS);
 	peer_set_answer(owner.peer, "a", NULL);
 	for (int i = 1; i <= 3; i++)
 		send_one(&owner, "a", i);
 	cr_assert(peer_run_until_command(owner.peer, "a", 3, LONG_MS));
-	peer_send(owner.peer, "{\"error\": 5, \"id\": 2}{\"error\": {}, \"return\": {}, \"id\": 3}"
-			      "{\"return\": [1], \"id\": 4, \"more\": null}");
+	snprintf(lines, sizeof(lines),
+		 "{\"error\": 5, \"id\": %lld}{\"error\": {}, \"return\": {}, \"id\": %lld}"
+		 "{\"return\": [1], \"id\": %lld, \"more\": null}",
+		 id_of(owner.peer, 1), id_of(owner.peer, 2), id_of(owner.peer, 3));
+	peer_send(owner.peer, lines);
 	until(&owner, "reply3");
 	expect_log(&owner, "reply1:EREMOTEIO reply2:EREMOTEIO reply3:-1 ");
 	end(&owner);
