@@ -142,6 +142,27 @@ def test_json(busy, shelf):
 
 
 @pytest.mark.quick
+def test_every_errno_comes_with_its_reason(storage_daemon, mount, overlay):
+    """Those that are no matter of words: the state of the job, of the link, of QEMU."""
+    qemu = storage_daemon("vm", blockdev("disk0", overlay()))
+    disk = mount(qemu.socket, options="timeout=1").disk()
+    for name, text in (("speed", "4M"), ("pause", "1"), ("abort", "async")):
+        assert len(check_refusal(disk, name, text, errno.ESRCH)) == 2, "no word is at fault"
+    disk.hold()
+    assert disk.job["id"] in "".join(check_refusal(disk, "pull", "bandwidth=1M\n", errno.EBUSY))
+    qemu.freeze()
+    with pytest.raises(Refused) as caught:
+        disk.ask("pause", "1")
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert caught.value.answer == caught.value.error
+    assert caught.value.error.splitlines()[0] == "1"
+    qemu.kill()
+    assert disk.wait() == "lost"
+    lines = check_refusal(disk, "pull", "\n", errno.EHOSTDOWN)
+    assert "connect" in lines[-1], lines
+
+
+@pytest.mark.quick
 def test_the_caret_stands_under_the_word_at_fault(busy):
     for text, word in (("bandwidth=1M bogus=2", "bogus"), ("bandwidth=-1", "bandwidth=-1"), ("base=/not/there bandwidth=1M", "base="),
                        ("  on-error=never", "on-error")):
