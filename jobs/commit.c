@@ -10,6 +10,7 @@
 #include "jobs/find_image.h"
 #include "jobs/grammar.h"
 #include "jobs/image_users.h"
+#include "jobs/job_record.h"
 #include "jobs/start.h"
 
 struct commit {
@@ -74,6 +75,7 @@ static void start(struct op *op, const struct commit *commit)
 	} else {
 		job = start_register(op, active ? "active-commit" : "commit", commit->speed);
 		job->pivot_wanted = commit->pivot;
+		job_record_write(disk);
 		arguments.job = job->id;
 		qmp_block_commit(disk->domain->link->qmp, &arguments, start_answered,
 				 call_new(disk, op));

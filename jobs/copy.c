@@ -5,10 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
+#include "jobs/job_record.h"
+#include "jobs/new_file.h"
 #include "jobs/start.h"
 
 static const enum qmp_feature needed[] = { QMP_HAS_MIRROR, QMP_HAS_MIRROR_DISMISS };
@@ -28,16 +28,13 @@ static bool is_power_of_2(int64_t number)
 static bool check_words(struct op *op, const struct command *command)
 {
 	struct qmp_features features = op->target.disk->domain->link->features;
-	const struct word *dest = command_word(command, "dest"),
-			  *granularity = command_word(command, "granularity");
+	const struct word *granularity = command_word(command, "granularity");
 	const struct word *mode = command_word(command, "copy-mode"),
 			  *pivot = command_word(command, "pivot");
 
-	if (*dest->text != '/')
-		op_refuse_at(op, -EINVAL, dest->offset, dest->length, "dest is an absolute path");
-	else if (granularity &&
-		 (!is_power_of_2(granularity->number) || granularity->number < GRANULARITY_MIN ||
-		  granularity->number > GRANULARITY_MAX))
+	if (granularity &&
+	    (!is_power_of_2(granularity->number) || granularity->number < GRANULARITY_MIN ||
+	     granularity->number > GRANULARITY_MAX))
 		op_refuse_at(op, -EINVAL, granularity->offset, granularity->length,
 			     "granularity is a power of 2 from 512 to 64M");
 	else if (mode && !qmp_has(features, QMP_HAS_MIRROR_COPY_MODE))
@@ -48,9 +45,6 @@ static bool check_words(struct op *op, const struct command *command)
 		op_refuse_at(op, -EOPNOTSUPP, pivot->offset, pivot->length,
 			     "a storage daemon has no device that could go over to another image: "
 			     "use `finish`");
-	/* Whoever has been given the file to write may still not have files made anywhere. */
-	else if (op->by.uid != geteuid() && op->by.uid != 0)
-		op_refuse(op, -EPERM, "only the mount's owner may have images made");
 	else
 		return true;
 	return false;
@@ -69,14 +63,8 @@ static void describe(struct op *op, const struct qmp_mirror *mirror)
 
 /* A copy that is being checked. */
 struct copy {
-	uv_work_t work;
-	struct model *model;
-	uint64_t op;
-	uint64_t generation;
 	struct qmp_mirror mirror; /* its strings are ours */
-	size_t offset, length; /* of dest= */
 	bool pivot, dry_run;
-	bool exists;
 };
 
 static char *keep(const char *text)
@@ -106,58 +94,34 @@ static void start(struct op *op, struct copy *copy)
 	}
 	job = start_register(op, "copy", copy->mirror.speed);
 	job->pivot_wanted = copy->pivot;
+	job_record_write(disk);
 	copy->mirror.job = job->id;
 	qmp_drive_mirror(disk->domain->link->qmp, &copy->mirror, start_answered,
 			 call_new(disk, op));
 }
 
-/* In the pool: looking at a file may block. */
-static void look(uv_work_t *work)
+static void file_checked(struct op *op, const char *path, void *data)
 {
-	struct copy *copy = work->data;
-	struct stat status;
+	struct copy *copy = data;
 
-	copy->exists = lstat(copy->mirror.target, &status) == 0;
-}
-
-/* QEMU would overwrite whatever is there: only if that was asked for. */
-static void looked(uv_work_t *work, int status)
-{
-	struct copy *copy = work->data;
-	struct op *op = op_find(copy->model, copy->op);
-
-	if (op && copy->exists && !copy->mirror.reuse)
-		op_refuse_at(op, -EEXIST, copy->offset, copy->length,
-			     "%s is there already: name another file, or say reuse to overwrite it",
-			     copy->mirror.target);
-	else if (op && op->target.disk->generation != copy->generation)
-		op_refuse(
-			op, -ESTALE,
-			"the chain has changed meanwhile: see `chain` and write the command again");
-	else if (op && start_may(op, needed, NEEDED))
+	if (op && start_may(op, needed, NEEDED)) {
+		copy->mirror.target = strdup(path);
 		start(op, copy);
+	}
 	copy_free(copy);
 }
 
 static struct copy *copy_new(const struct op *op, const struct command *command)
 {
-	const struct word *dest = command_word(command, "dest");
 	const char *format = command_text(command, "format");
 	struct copy *copy = calloc(1, sizeof(*copy));
 
 	if (!copy)
 		abort();
-	copy->work.data = copy;
-	copy->model = op->target.model;
-	copy->op = op->id;
-	copy->generation = op->target.disk->generation;
-	copy->offset = dest->offset;
-	copy->length = dest->length;
 	copy->pivot = command_flag(command, "pivot");
 	copy->dry_run = command_flag(command, "dry-run");
 	copy->mirror = (struct qmp_mirror){
 		.job = JOB_ID_PREFIX "copy-...",
-		.target = strdup(dest->text),
 		.format = strdup(format ? format : op->target.disk->chain[0].format),
 		.shallow = command_flag(command, "shallow"),
 		.reuse = command_flag(command, "reuse"),
@@ -177,6 +141,5 @@ void disk_copy(struct op *op, const struct command *command)
 	if (!start_may_command(op, command, needed, NEEDED) || !check_words(op, command))
 		return;
 	copy = copy_new(op, command);
-	if (uv_queue_work(copy->model->loop, &copy->work, look, looked))
-		abort(); /* only for a NULL function */
+	new_file_check(op, command_word(command, "dest"), copy->mirror.reuse, file_checked, copy);
 }

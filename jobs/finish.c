@@ -9,6 +9,7 @@
 #include <utlist.h>
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
+#include "jobs/job_record.h"
 #include "qmp/flush.h"
 
 static void keep(char **kept, const char *text)
@@ -121,6 +122,7 @@ void finish_publish(struct disk *disk)
 		       strcmp(job->before_paths[0], disk->chain[0].path) != 0;
 	find_released(disk);
 	remember(disk);
+	job_record_drop(disk, job);
 	disk_changed(disk, TOPIC_PROGRESS);
 	disk_changed(disk, TOPIC_JOB);
 	event_job_ended(disk);

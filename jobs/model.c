@@ -11,6 +11,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
 #include "jobs/events.h"
+#include "jobs/journal.h"
 
 enum {
 	SETTLE_MS = 3000, /* a monitor that hangs keeps nobody from the others */
@@ -28,6 +29,7 @@ struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 	model->settings = *settings;
 	model->watcher = watcher;
 	model->watcher_data = data;
+	model->journal = journal_new();
 	stamps_init(model->stamps);
 	uv_timer_init(loop, &model->settle_timer);
 	model->settle_timer.data = model;
@@ -220,6 +222,7 @@ void model_free(struct model *model)
 	DL_FOREACH_SAFE(model->domains, domain, next)
 		domain_free(domain);
 	event_log_clear(&model->log);
+	journal_free(model->journal);
 	free(model->engine_error);
 	free(model);
 }

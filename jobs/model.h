@@ -37,6 +37,7 @@ struct model {
 	struct model_settings settings;
 	const struct model_watcher *watcher;
 	void *watcher_data;
+	struct journal *journal; /* what outlives the daemon */
 	struct domain *domains; /* in the order they were given */
 	struct event_log log;
 	uint64_t seq; /* of the last event */

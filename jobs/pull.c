@@ -9,6 +9,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/find_image.h"
 #include "jobs/grammar.h"
+#include "jobs/job_record.h"
 #include "jobs/start.h"
 
 /* --- pull --- */
@@ -69,6 +70,7 @@ static void start(struct op *op, struct pull *pull)
 	} else {
 		job = start_register(op, "pull", pull->stream.speed);
 		job->waits_for_finalize = true;
+		job_record_write(disk);
 		pull->stream.job = job->id;
 		qmp_block_stream(disk->domain->link->qmp, &pull->stream, start_answered,
 				 call_new(disk, op));

@@ -10,6 +10,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
 #include "jobs/grammar.h"
+#include "jobs/job_record.h"
 
 /* --- a job at its beginning --- */
 
@@ -48,6 +49,7 @@ void disk_job_forget(struct disk *disk)
 	struct job *job = disk->job;
 	struct op *op, *next;
 
+	job_record_drop(disk, job);
 	disk->job = job->previous;
 	job->previous = NULL;
 	job_free(job);
@@ -69,6 +71,7 @@ void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info)
 	if (!job_id_read(info->id, disk->name, &job->by))
 		job->by.uid = (uid_t)-1;
 	disk_remember_chain(disk, job);
+	job_record_read(disk, job);
 	job->phase = JOB_LIVE;
 	disk_job_seen(disk);
 }

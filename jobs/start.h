@@ -18,8 +18,8 @@ bool start_may_command(struct op *op, const struct command *command, const enum 
 		       size_t count);
 
 /*
- * Makes the job and registers it with the op's disk. The start command, with the job's id, is to be sent at once, and answered to
- * start_answered() with a struct call for the op.
+ * Makes the job and registers it with the op's disk. When the caller has filled in the rest it writes it down (job_record_write()) and
+ * sends the start command, with the job's id, to be answered to start_answered() with a struct call for the op.
  */
 struct job *start_register(struct op *op, const char *type, int64_t speed);
 /* A qmp_done_fn; @data is a struct call, which it frees. */

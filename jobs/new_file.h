@@ -1,0 +1,26 @@
+/*
+ * A file that a command wants to have made: `dest` of a copy and of a backup, `file` of a snapshot. QEMU makes it; here is checked
+ * whether it may.
+ */
+#ifndef JOBS_NEW_FILE_H
+#define JOBS_NEW_FILE_H
+
+#include <stdbool.h>
+#include "jobs/op.h"
+
+struct word;
+
+/*
+ * Called once, now or later: with the path to be handed to QEMU (borrowed); with a NULL op and path when the op has been refused, or
+ * has ended meanwhile. The disk may have a job by now: look again.
+ */
+typedef void (*new_file_fn)(struct op *op, const char *path, void *data);
+
+/*
+ * Refuses @op, a caret under @word, with EINVAL if the path is not absolute; EPERM if who asks may not have files made there; EEXIST if
+ * something is there and @reuse was not said; ESTALE if the disk's chain changes meanwhile.
+ */
+void new_file_check(struct op *op, const struct word *word, bool reuse, new_file_fn checked,
+		    void *data);
+
+#endif
