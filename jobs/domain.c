@@ -13,6 +13,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
 #include "jobs/events.h"
+#include "jobs/policy.h"
 
 const char *const domain_state_words[DOMAIN_STATE_COUNT] = {
 	[DOMAIN_DISCONNECTED] = "disconnected",
@@ -375,6 +376,7 @@ struct domain *domain_new(struct model *model, const struct source *source)
 		abort();
 	domain->state = DOMAIN_CONNECTING;
 	stamps_init(domain->stamps);
+	policy_read_domain(domain);
 	timer_open(domain, &domain->link->retry);
 	timer_open(domain, &domain->link->burst);
 	timer_open(domain, &domain->link->tick);
@@ -441,5 +443,6 @@ void domain_free(struct domain *domain)
 	free(domain->socket);
 	free(domain->run_state);
 	free(domain->error);
+	free(domain->verbs);
 	free(domain);
 }

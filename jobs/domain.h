@@ -31,6 +31,7 @@ struct domain {
 	struct engine *engine; /* of an image: domain, else NULL */
 	enum domain_state state;
 	char *run_state; /* "running", "paused", ... or NULL where QEMU has none */
+	char *verbs; /* those that others than the mount's owner have (jobs/policy.h); NULL: as everywhere */
 	char *error; /* text of `error`: the last refusal or the reason why the link is down; NULL: empty */
 	struct disk *disks; /* in the order they were found */
 	struct stamp stamps[TOPIC_COUNT];

@@ -12,6 +12,7 @@
 #include "jobs/engine.h"
 #include "jobs/events.h"
 #include "jobs/journal.h"
+#include "jobs/policy.h"
 
 enum {
 	SETTLE_MS = 3000, /* a monitor that hangs keeps nobody from the others */
@@ -30,6 +31,7 @@ struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 	model->watcher = watcher;
 	model->watcher_data = data;
 	model->journal = journal_new();
+	model->policy = policy_new();
 	stamps_init(model->stamps);
 	uv_timer_init(loop, &model->settle_timer);
 	model->settle_timer.data = model;
@@ -223,6 +225,7 @@ void model_free(struct model *model)
 		domain_free(domain);
 	event_log_clear(&model->log);
 	journal_free(model->journal);
+	policy_free(model->policy);
 	free(model->engine_error);
 	free(model);
 }

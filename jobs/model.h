@@ -38,6 +38,7 @@ struct model {
 	const struct model_watcher *watcher;
 	void *watcher_data;
 	struct journal *journal; /* what outlives the daemon */
+	struct policy *policy; /* what others than the mount's owner may do */
 	struct domain *domains; /* in the order they were given */
 	struct event_log log;
 	uint64_t seq; /* of the last event */

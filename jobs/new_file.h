@@ -11,7 +11,7 @@
 struct word;
 
 /*
- * Called once, now or later: with the path to be handed to QEMU (borrowed); with a NULL op and path when the op has been refused, or
+ * Called once, now or later: with the path to be handed to QEMU (borrowed; maybe another way to write it); with a NULL op and path when the op has been refused, or
  * has ended meanwhile. The disk may have a job by now: look again.
  */
 typedef void (*new_file_fn)(struct op *op, const char *path, void *data);
