@@ -283,10 +283,11 @@ static const struct qmp_link_handlers link_handlers = {
 void domain_connect(struct domain *domain)
 {
 	struct domain_link *link = domain->link;
+	struct qmp_address address = { QMP_UNIX, domain->socket };
 
 	if (!link->qmp && !link->stopping)
 		link->qmp =
-			qmp_link_open(domain->model->loop, domain->socket,
+			qmp_link_open(domain->model->loop, &address,
 				      domain->model->settings.timeout_ms, &link_handlers, domain);
 }
 

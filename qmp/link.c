@@ -10,22 +10,18 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <uthash.h>
 #include <utlist.h>
 
 enum {
-	READ_BYTES = 64 << 10,
 	/* Commands are small: a peer that leaves so much unread has long stopped to read. */
 	UNSENT_BYTES_MAX = 4 << 20,
-	REASON_BYTES = 256,
+	REASON_BYTES = 1024,
 };
 
 enum link_state {
@@ -54,16 +50,14 @@ struct command {
 };
 
 struct qmp_link {
-	uv_pipe_t pipe;
+	uv_loop_t *loop;
+	struct transport *transport; /* NULL: closed */
 	uv_timer_t timer;
-	uv_connect_t connect;
-	int handles; /* not closed yet */
-	char *path; /* of the socket */
+	int open; /* timer and transport, until they are closed */
 	const struct qmp_link_handlers *handlers;
 	void *owner;
 	bool let_go; /* the owner wants to hear no more */
 	enum link_state state;
-	pid_t peer;
 
 	struct qmp_reader *reader;
 	struct command *sent; /* by id */
@@ -77,14 +71,6 @@ struct qmp_link {
 	int code; /* why it ended */
 	char reason[REASON_BYTES];
 };
-
-struct output {
-	uv_write_t write;
-	char text[];
-};
-
-/* All links read into this: an idle one holds no buffer. */
-static char input[READ_BYTES];
 
 static void *must(void *memory)
 {
@@ -143,11 +129,9 @@ static void fail_all(struct qmp_link *link)
 	fail_refused(link);
 }
 
-static void handle_closed(uv_handle_t *handle)
+static void one_closed(struct qmp_link *link)
 {
-	struct qmp_link *link = handle->data;
-
-	if (--link->handles)
+	if (--link->open)
 		return;
 	fail_all(link);
 	if (!link->let_go)
@@ -155,8 +139,20 @@ static void handle_closed(uv_handle_t *handle)
 	/* The owner might have sent something to the dead link meanwhile: that is owed an answer too. */
 	fail_refused(link);
 	qmp_reader_free(link->reader);
-	free(link->path);
 	free(link);
+}
+
+static void timer_closed(uv_handle_t *handle)
+{
+	one_closed(handle->data);
+}
+
+static void transport_is_closed(void *owner)
+{
+	struct qmp_link *link = owner;
+
+	link->transport = NULL;
+	one_closed(link);
 }
 
 static void link_end(struct qmp_link *link, int code, const char *format, ...)
@@ -173,8 +169,8 @@ static void link_end(struct qmp_link *link, int code, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(link->reason, sizeof(link->reason), format, args);
 	va_end(args);
-	uv_close((uv_handle_t *)&link->timer, handle_closed);
-	uv_close((uv_handle_t *)&link->pipe, handle_closed);
+	uv_close((uv_handle_t *)&link->timer, timer_closed);
+	transport_close(link->transport);
 }
 
 /* --- deadlines: one timer, set only while something waits --- */
@@ -197,7 +193,7 @@ static uint64_t next_due_ms(const struct qmp_link *link)
 
 static void arm_timer(struct qmp_link *link)
 {
-	uint64_t due = next_due_ms(link), now = uv_now(link->pipe.loop);
+	uint64_t due = next_due_ms(link), now = uv_now(link->loop);
 
 	if (link->state == LINK_ENDED)
 		return;
@@ -219,7 +215,7 @@ static void arm_timer(struct qmp_link *link)
 
 static void expire_commands(struct qmp_link *link)
 {
-	uint64_t now = uv_now(link->pipe.loop);
+	uint64_t now = uv_now(link->loop);
 
 	while (link->waiting && link->waiting->deadline_ms <= now) {
 		struct command *command = link->waiting;
@@ -233,7 +229,7 @@ static void expire_commands(struct qmp_link *link)
 
 static void expire_greeting(struct qmp_link *link)
 {
-	if (!link->busy_ms || link->busy_ms > uv_now(link->pipe.loop))
+	if (!link->busy_ms || link->busy_ms > uv_now(link->loop))
 		return;
 	link->busy_ms = 0;
 	if (!link->let_go)
@@ -272,46 +268,34 @@ static struct command *command_new(const char *name, qmp_reply_fn reply, void *d
 	return command;
 }
 
-static void output_done(uv_write_t *write, int status)
-{
-	/*
-	 * A failure is no news: if the peer is gone, reading will tell, after all that it has said before. If it is not, the
-	 * command's deadline will tell.
-	 */
-	free(write->data);
-}
-
 static void write_command(struct qmp_link *link, const struct command *command,
 			  struct qmp_value *arguments)
 {
 	struct qmp_value *message = qmp_add_text(qmp_object(), "execute", command->name);
-	struct output *output;
-	const char *text;
-	uv_buf_t buffer;
+	char *line;
+	int length;
 
 	if (arguments)
 		qmp_add_value(message, "arguments", arguments);
 	qmp_add_number(message, "id", command->id);
-	text = qmp_value_print(message);
-	output = must(malloc(sizeof(*output) + strlen(text) + 2));
-	output->write.data = output;
-	buffer = uv_buf_init(output->text, sprintf(output->text, "%s\n", text));
+	length = asprintf(&line, "%s\n", qmp_value_print(message));
+	if (length < 0)
+		abort();
 	qmp_value_free(message);
-	if (uv_write(&output->write, (uv_stream_t *)&link->pipe, &buffer, 1, output_done) < 0)
-		free(output);
+	transport_write(link->transport, line, (size_t)length);
 }
 
 static void send_now(struct qmp_link *link, struct command *command, struct qmp_value *arguments)
 {
 	/* Time may have passed since the loop last looked at the clock. */
-	uv_update_time(link->pipe.loop);
+	uv_update_time(link->loop);
 	command->id = ++link->last_id;
-	command->deadline_ms = uv_now(link->pipe.loop) + link->timeout_ms;
+	command->deadline_ms = uv_now(link->loop) + link->timeout_ms;
 	HASH_ADD(hh, link->sent, id, sizeof(command->id), command);
 	DL_APPEND(link->waiting, command);
 	write_command(link, command, arguments);
 	arm_timer(link);
-	if (uv_stream_get_write_queue_size((uv_stream_t *)&link->pipe) > UNSENT_BYTES_MAX)
+	if (transport_unsent(link->transport) > UNSENT_BYTES_MAX)
 		link_end(link, -ETIMEDOUT, "it does not take our commands");
 }
 
@@ -447,8 +431,9 @@ static void take_message(struct qmp_link *link, const struct qmp_value *message)
 		link_end(link, -EPROTO, "a message is neither event nor answer");
 }
 
-static void take_bytes(struct qmp_link *link, const char *bytes, size_t length)
+static void bytes_came(void *owner, const char *bytes, size_t length)
 {
+	struct qmp_link *link = owner;
 	const char *error = NULL;
 
 	while (length && link->state != LINK_ENDED) {
@@ -466,61 +451,35 @@ static void take_bytes(struct qmp_link *link, const char *bytes, size_t length)
 	}
 }
 
-static void lend_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+static void transport_has_ended(void *owner, int code, const char *reason)
 {
-	*buffer = uv_buf_init(input, sizeof(input));
-}
-
-static void bytes_came(uv_stream_t *stream, ssize_t length, const uv_buf_t *buffer)
-{
-	struct qmp_link *link = stream->data;
-
-	if (length > 0)
-		take_bytes(link, buffer->base, length);
-	else if (length == UV_EOF || length == UV_ECONNRESET)
-		link_end(link, -ECONNRESET, "the peer hung up");
-	else if (length < 0)
-		link_end(link, length, "reading: %s", uv_strerror(length));
+	link_end(owner, code, "%s", reason);
 }
 
 /* --- the beginning --- */
 
-static pid_t peer_pid(const uv_pipe_t *pipe)
+static void connected(void *owner, unsigned greeting_ms)
 {
-	struct ucred peer = { 0 };
-	socklen_t size = sizeof(peer);
-	uv_os_fd_t fd;
-
-	if (uv_fileno((const uv_handle_t *)pipe, &fd) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return 0;
-	return peer.pid;
-}
-
-static void connected(uv_connect_t *connect, int status)
-{
-	struct qmp_link *link = connect->data;
-	int error = status;
+	struct qmp_link *link = owner;
 
 	if (link->state != LINK_CONNECTING)
 		return;
-	if (!error)
-		error = uv_read_start((uv_stream_t *)&link->pipe, lend_buffer, bytes_came);
-	if (error) {
-		link_end(link, error, "%s: %s", link->path,
-			 error == -EAGAIN ? "too many clients wait for this monitor"
-					  : uv_strerror(error));
-		return;
-	}
 	link->state = LINK_GREETING;
-	link->peer = peer_pid(&link->pipe);
-	uv_update_time(link->pipe.loop);
-	link->busy_ms = uv_now(link->pipe.loop) + QMP_GREETING_MS;
+	uv_update_time(link->loop);
+	link->busy_ms = uv_now(link->loop) + greeting_ms;
 	arm_timer(link);
 }
 
-struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeout_ms,
-			       const struct qmp_link_handlers *handlers, void *owner)
+static const struct transport_handlers transport_handlers = {
+	.connected = connected,
+	.bytes = bytes_came,
+	.ended = transport_has_ended,
+	.closed = transport_is_closed,
+};
+
+struct qmp_link *qmp_link_open(uv_loop_t *loop, const struct qmp_address *address,
+			       unsigned timeout_ms, const struct qmp_link_handlers *handlers,
+			       void *owner)
 {
 	struct qmp_link *link = must(calloc(1, sizeof(*link)));
 	uint32_t random = 0;
@@ -528,22 +487,15 @@ struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeo
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		random = (uint32_t)uv_hrtime();
 	link->first_id = link->last_id = (uint64_t)random << 20;
-	/* libuv writes without MSG_NOSIGNAL, and a monitor may hang up at any moment. */
-	signal(SIGPIPE, SIG_IGN);
-	link->path = must(strdup(path));
+	link->loop = loop;
 	link->handlers = handlers;
 	link->owner = owner;
 	link->timeout_ms = timeout_ms;
 	link->reader = qmp_reader_new();
-	uv_pipe_init(loop, &link->pipe, 0);
 	uv_timer_init(loop, &link->timer);
-	link->handles = 2;
-	link->pipe.data = link->timer.data = link->connect.data = link;
-	/* libuv 1.44 would cut the path off and connect to somebody else. */
-	if (strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
-		link_end(link, -ENAMETOOLONG, "the socket's path is too long");
-	else
-		uv_pipe_connect(&link->connect, &link->pipe, path, connected);
+	link->timer.data = link;
+	link->open = 2;
+	link->transport = transport_open(loop, address, &transport_handlers, link);
 	return link;
 }
 
@@ -555,5 +507,5 @@ void qmp_link_close(struct qmp_link *link)
 
 pid_t qmp_link_peer(const struct qmp_link *link)
 {
-	return link->peer;
+	return link->transport ? transport_peer(link->transport) : 0;
 }

@@ -12,13 +12,12 @@
 
 #include <uv.h>
 #include "qmp/event.h"
+#include "qmp/transport.h"
 #include "qmp/value.h"
 
 struct qmp_link;
 
 enum {
-	/* A monitor that has accepted but does not greet within this time serves another client. */
-	QMP_GREETING_MS = 1000,
 	/* So many commands may wait for an answer on one link (answers to timed-out commands included); one more gets -EAGAIN. */
 	QMP_COMMANDS_MAX = 1024,
 };
@@ -47,11 +46,12 @@ struct qmp_link_handlers {
 };
 
 /*
- * Starts to connect to the monitor on the unix socket @path. @timeout_ms is the deadline of every command. Never fails: what
+ * Starts to connect to the monitor at @address. @timeout_ms is the deadline of every command. Never fails: what
  * goes wrong is told by `closed`. @handlers must outlive the link.
  */
-struct qmp_link *qmp_link_open(uv_loop_t *loop, const char *path, unsigned timeout_ms,
-			       const struct qmp_link_handlers *handlers, void *owner);
+struct qmp_link *qmp_link_open(uv_loop_t *loop, const struct qmp_address *address,
+			       unsigned timeout_ms, const struct qmp_link_handlers *handlers,
+			       void *owner);
 
 /*
  * Sends a command. Takes @arguments (may be NULL). @reply (may be NULL) is called exactly once, from the loop. Commands may be sent
@@ -66,7 +66,7 @@ void qmp_link_send(struct qmp_link *link, const char *command, struct qmp_value 
  */
 void qmp_link_close(struct qmp_link *link);
 
-/* The process at the other end of the socket as the kernel knows it (SO_PEERCRED), or 0. */
+/* The process at the other end if it is one of this machine and the kernel knows it (SO_PEERCRED), or 0. */
 pid_t qmp_link_peer(const struct qmp_link *link);
 
 #endif

@@ -52,7 +52,9 @@ static void begin(struct wire *wire)
 	memset(wire, 0, sizeof(*wire));
 	uv_loop_init(&wire->loop);
 	wire->peer = peer_new(&wire->loop);
-	wire->link = qmp_link_open(&wire->loop, peer_path(wire->peer), 10000, &handlers, wire);
+	wire->link =
+		qmp_link_open(&wire->loop, &(struct qmp_address){ QMP_UNIX, peer_path(wire->peer) },
+			      10000, &handlers, wire);
 	cr_assert(peer_run_until(&wire->loop, is_ready, wire, 5000));
 }
 

@@ -279,7 +279,8 @@ Test(qmp_layout, two_questions_one_answer)
 
 	uv_loop_init(&loop);
 	peer = peer_new(&loop);
-	link = qmp_link_open(&loop, peer_path(peer), 10000, &handlers, &ready);
+	link = qmp_link_open(&loop, &(struct qmp_address){ QMP_UNIX, peer_path(peer) }, 10000,
+			     &handlers, &ready);
 	cr_assert(peer_run_until(&loop, is_true, &ready, 5000));
 	ask(link, peer, graph | machine | flat, 0, vda);
 	ask(link, peer, machine, 0, nameless);

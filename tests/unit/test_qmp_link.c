@@ -91,7 +91,8 @@ Test(qmp_link, silent_peer_is_busy_then_ready)
 	ready(&first, TIMEOUT_MS);
 	second = (struct owner){ .peer = first.peer };
 	second.link =
-		qmp_link_open(&first.loop, peer_path(first.peer), TIMEOUT_MS, &handlers, &second);
+		qmp_link_open(&first.loop, &(struct qmp_address){ QMP_UNIX, peer_path(first.peer) },
+			      TIMEOUT_MS, &handlers, &second);
 	peer_run_for(&first.loop, QMP_GREETING_MS * 5 / 2);
 	expect_log(&second, "busy ");
 	cr_assert_eq(peer_clients(first.peer), 1);

@@ -137,7 +137,8 @@ static void begin(struct owner *owner)
 
 static void open_to(struct owner *owner, const char *path, unsigned timeout_ms)
 {
-	owner->link = qmp_link_open(&owner->loop, path, timeout_ms, &handlers, owner);
+	owner->link = qmp_link_open(&owner->loop, &(struct qmp_address){ QMP_UNIX, path },
+				    timeout_ms, &handlers, owner);
 	cr_assert_str_empty(owner->log, "a callback inside qmp_link_open()");
 }
 

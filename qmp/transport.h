@@ -1,0 +1,62 @@
+/*
+ * What a link runs over: a stream of bytes to a monitor and back, whatever carries it. Used by link.c alone; transport_private.h is
+ * for the kinds of transport.
+ *
+ * Order of calls to the owner: [connected, bytes...] ended, closed. No callback runs inside transport_open(), transport_write() or
+ * transport_close(): they are only called from the loop.
+ */
+#ifndef QMP_TRANSPORT_H
+#define QMP_TRANSPORT_H
+
+#include <sys/types.h>
+#include <uv.h>
+
+enum qmp_transport {
+	QMP_UNIX, /* a unix socket */
+};
+
+enum {
+	/* A monitor that has accepted but does not greet within this time serves another client. */
+	QMP_GREETING_MS = 1000,
+};
+
+/* Where a monitor is. */
+struct qmp_address {
+	enum qmp_transport transport;
+	const char *where; /* path of the socket */
+};
+
+struct transport;
+
+struct transport_handlers {
+	/* Bytes can be sent. @greeting_ms: a monitor that serves nobody else greets within this time. */
+	void (*connected)(void *owner, unsigned greeting_ms);
+	void (*bytes)(void *owner, const char *bytes, size_t length);
+	/*
+	 * It could not be connected, or has ended; all that came before was delivered. Called at most once, and followed by nothing
+	 * but `closed`, which comes when the owner has called transport_close().
+	 */
+	void (*ended)(void *owner, int code, const char *reason);
+	/* After transport_close(): nothing of it is left, and it frees itself. */
+	void (*closed)(void *owner);
+};
+
+/* Never fails: what goes wrong is told by `ended`. @address is copied. */
+struct transport *transport_open(uv_loop_t *loop, const struct qmp_address *address,
+				 const struct transport_handlers *handlers, void *owner);
+
+/*
+ * Sends @bytes (malloc'ed, taken). A failure is no news: if the peer is gone, reading will tell, after all that it has said before. If
+ * it is not, the command's deadline will tell.
+ */
+void transport_write(struct transport *transport, char *bytes, size_t length);
+/* Bytes that were given to transport_write() and nobody has taken yet. */
+size_t transport_unsent(const struct transport *transport);
+
+/* The process at the other end if it is one of this machine and the kernel knows it (SO_PEERCRED), else 0. */
+pid_t transport_peer(const struct transport *transport);
+
+/* Ends it, in whatever state it is. Only `closed` is still called. */
+void transport_close(struct transport *transport);
+
+#endif
