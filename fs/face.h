@@ -19,6 +19,7 @@ struct face {
 	gid_t gid;
 	struct notify *notify; /* tells those who watch; NULL: nobody is told (tests) */
 	struct busy_node *busy; /* files with a read or a write that waits */
+	bool overrides; /* our toucher opens files whatever their modes are */
 	bool read_only; /* -o ro: nobody may write */
 	struct reply *waits; /* reads parked until a job ends, oldest first */
 	unsigned wait_limit_ms; /* one may be parked so long; 0: for ever */

@@ -168,6 +168,7 @@ static void start(struct daemon *daemon)
 	daemon->model = model_new(&daemon->loop, &settings, &face_watcher, &daemon->face);
 	face_set_model(&daemon->face, daemon->model);
 	daemon->face.read_only = daemon->options.read_only;
+	daemon->face.overrides = toucher_overrides();
 	daemon->face.wait_limit_ms = mount_wait_limit();
 	daemon->notify = notify_new(&daemon->loop, &daemon->face, daemon->mountpoint);
 	daemon->face.notify = daemon->notify;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include "fs/access.h"
 #include "fs/io.h"
 #include "fs/notify.h"
 
@@ -61,11 +62,9 @@ static void fill_stat(fuse_req_t req, const struct place *place, struct stat *st
 
 	place_stat(place, stat, content);
 	stat->st_ino = node_id(place);
-	stat->st_uid = face->uid;
-	stat->st_gid = face->gid;
-	if (is_toucher(req))
-		stat->st_mode |=
-			S_IWUSR; /* it has no capabilities, and opens for writing what nobody writes */
+	access_stat(face, place, stat);
+	if (!face->overrides && is_toucher(req)) /* it opens for writing what nobody writes */
+		stat->st_mode |= S_ISDIR(stat->st_mode) ? S_IRWXU : S_IWUSR;
 }
 
 /* --- names and attributes --- */
@@ -165,12 +164,26 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_reply_attr(req, &stat, 0);
 }
 
-/* truncate(2) and touch change nothing and are no error: shells and tools do both on the way to a write. */
+/* chown, chmod: delegation. truncate(2) and touch change nothing and are no error: shells and tools do both on the way to a write. */
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *wanted, int to_set,
 		       struct fuse_file_info *fi)
 {
-	if (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-		fuse_reply_err(req, EPERM);
+	const struct access access = {
+		.mode = wanted->st_mode,
+		.uid = wanted->st_uid,
+		.gid = wanted->st_gid,
+	};
+	unsigned what = (to_set & FUSE_SET_ATTR_MODE ? DELEGATE_MODE : 0) |
+			(to_set & FUSE_SET_ATTR_UID ? DELEGATE_UID : 0) |
+			(to_set & FUSE_SET_ATTR_GID ? DELEGATE_GID : 0);
+	struct who who = who_asks(req);
+	struct place place;
+	int error = 0;
+
+	if (what && find(req, ino, &place))
+		error = access_set(face_of(req), &place, &who, what, &access);
+	if (error)
+		fuse_reply_err(req, -error);
 	else
 		op_getattr(req, ino, fi);
 }

@@ -1,7 +1,8 @@
 /*
  * The toucher: a process of its own that writes to files of our mount, because only a write through the mount makes the
  * kernel raise inotify events. It must not be the daemon: a process that is killed while it waits for itself to serve a request can
- * never end (the kernel keeps both). It holds no descriptor but its end of a socket pair, has no capabilities, and ends with it.
+ * never end (the kernel keeps both). It holds no descriptor but its end of a socket pair, has no capability but
+ * CAP_DAC_OVERRIDE (if the daemon has it), and ends with it.
  *
  * One order a line: "t PATH" (touch), "m PATH" (mkdir), "r PATH" (rmdir), PATH below the mount point. Each is answered by one byte,
  * in order, whatever became of it. Used by fs/notify.c; this file knows processes, not what is told.
@@ -32,6 +33,9 @@ void toucher_order(struct toucher *toucher, char what, const char *path);
 void toucher_kill(struct toucher *toucher);
 /* No more callbacks. */
 void toucher_silence(struct toucher *toucher);
+
+/* True if a toucher of ours opens files whatever their modes and owners are: we have CAP_DAC_OVERRIDE. */
+bool toucher_overrides(void);
 
 /* The process itself: main() of `blockjobfs --toucher MOUNTPOINT`. Returns its exit status. */
 int toucher_main(const char *mountpoint);

@@ -29,15 +29,29 @@ enum {
 
 static char zeros[TOUCH_BYTES_MAX];
 
-/* Nothing is needed but to be the owner of the files. */
+enum {
+	OVERRIDE = 1 << CAP_DAC_OVERRIDE,
+};
+
+static struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+
+bool toucher_overrides(void)
+{
+	struct __user_cap_data_struct have[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	return syscall(SYS_capget, &header, have) == 0 && have[0].effective & OVERRIDE;
+}
+
+/* Nothing is needed but to open the files, whoever owns them by now. */
 static void drop_privileges(void)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+	struct __user_cap_data_struct left[_LINUX_CAPABILITY_U32S_3] = { 0 };
 
+	if (toucher_overrides())
+		left[0].effective = left[0].permitted = OVERRIDE;
 	prctl(PR_SET_NAME, "blockjobfs-toch");
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	syscall(SYS_capset, &header, none);
+	syscall(SYS_capset, &header, left);
 }
 
 /*
@@ -111,8 +125,8 @@ static struct folder *open_folder(const struct root *root, const char *path)
 }
 
 /*
- * A file that nobody may write shows itself to us as one that its owner may (fs/ops.c), but there is one inode for all: the mode that
- * somebody else was told in the meantime may be the one that the kernel checks. Hardly ever twice.
+ * Without CAP_DAC_OVERRIDE a file that nobody may write shows itself to us as one that its owner may (fs/ops.c), but there is one inode
+ * for all: the mode that somebody else was told in the meantime may be the one that the kernel checks. Hardly ever twice.
  */
 static int open_file(int folder, const char *path)
 {

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
+#include "jobs/delegation.h"
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
 #include "jobs/events.h"
@@ -378,6 +379,7 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	domain->state = DOMAIN_CONNECTING;
 	stamps_init(domain->stamps);
 	policy_read_domain(domain);
+	delegation_read(domain);
 	timer_open(domain, &domain->link->retry);
 	timer_open(domain, &domain->link->burst);
 	timer_open(domain, &domain->link->tick);
@@ -445,5 +447,6 @@ void domain_free(struct domain *domain)
 	free(domain->run_state);
 	free(domain->error);
 	free(domain->verbs);
+	delegation_free(domain);
 	free(domain);
 }

@@ -12,6 +12,7 @@
 
 struct source;
 struct engine;
+struct delegation;
 
 enum domain_state {
 	DOMAIN_DISCONNECTED,
@@ -32,6 +33,7 @@ struct domain {
 	enum domain_state state;
 	char *run_state; /* "running", "paused", ... or NULL where QEMU has none */
 	char *verbs; /* those that others than the mount's owner have (jobs/policy.h); NULL: as everywhere */
+	struct delegation *delegation; /* owners and modes that were changed; NULL: none */
 	char *error; /* text of `error`: the last refusal or the reason why the link is down; NULL: empty */
 	struct disk *disks; /* in the order they were found */
 	struct stamp stamps[TOPIC_COUNT];
