@@ -5,6 +5,7 @@
 #include "fs/files.h"
 
 #include <inttypes.h>
+#include "jobs/deletion.h"
 #include "jobs/events.h"
 
 /* --- pull, speed, pause, abort: what is in force --- */
@@ -88,6 +89,12 @@ static const struct key commit_keys[] = {
 		.name = "shallow",
 		.kind = KEY_FLAG,
 		.help = "merge into the image right under top",
+	},
+	{
+		.name = "delete",
+		.kind = KEY_FLAG,
+		.help = "delete the images from top down to just above base when the commit has "
+			"completed and the disk does not use them any more",
 	},
 	{
 		.name = "pivot",
@@ -236,6 +243,15 @@ static void put_by(struct text *out, const struct who *by)
 		text_printf(out, "by uid=%u pid=%d\n", by->uid, by->pid);
 }
 
+static void put_deletion(struct text *out, const struct deletion *deletion)
+{
+	for (size_t i = 0; deletion && i < deletion->count; i++) {
+		text_puts(out, "delete ");
+		text_put_path(out, deletion->images[i].path);
+		text_puts(out, "\n");
+	}
+}
+
 static void show_job(const struct place *place, struct text *out)
 {
 	const struct disk *disk = place->disk;
@@ -263,6 +279,7 @@ static void show_job(const struct place *place, struct text *out)
 	put_text(out, "error", job->error);
 	put_text(out, "qemu-state", job->qemu_state);
 	put_by(out, &job->by);
+	put_deletion(out, job->deletion);
 	put_number(out, "generation", (int64_t)disk->generation, true);
 }
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/backing_name.h"
+#include "jobs/delete.h"
+#include "jobs/deletion.h"
 #include "jobs/domain_link.h"
 #include "jobs/find_image.h"
 #include "jobs/grammar.h"
@@ -16,6 +18,8 @@
 struct commit {
 	size_t top, base; /* indexes in the chain */
 	struct word *base_word; /* NULL: the default */
+	struct word *delete_word; /* NULL: nothing is to be deleted */
+	struct deletion *deletion;
 	bool shallow, pivot, dry_run;
 	int64_t speed;
 	char *on_error;
@@ -25,11 +29,18 @@ static const enum qmp_feature needed[] = { QMP_HAS_COMMIT, QMP_HAS_COMMIT_NODES,
 					   QMP_HAS_COMMIT_DISMISS };
 #define NEEDED (sizeof(needed) / sizeof(*needed))
 
+static void word_free(struct word *word)
+{
+	if (word)
+		free(word->text);
+	free(word);
+}
+
 static void commit_free(struct commit *commit)
 {
-	if (commit->base_word)
-		free(commit->base_word->text);
-	free(commit->base_word);
+	word_free(commit->base_word);
+	word_free(commit->delete_word);
+	deletion_free(commit->deletion);
 	free(commit->on_error);
 	free(commit);
 }
@@ -47,13 +58,19 @@ static void describe(struct op *op, const struct commit *commit, const struct qm
 	}
 	text_puts(op->answer, "would merge into ");
 	text_put_path(op->answer, disk->chain[commit->base].path);
-	text_printf(op->answer, "\nwould send %s\n", json);
+	text_puts(op->answer, "\n");
+	for (size_t i = 0; commit->deletion && i < commit->deletion->count; i++) {
+		text_puts(op->answer, "would delete ");
+		text_put_path(op->answer, commit->deletion->images[i].path);
+		text_puts(op->answer, "\n");
+	}
+	text_printf(op->answer, "would send %s\n", json);
 	free(json);
 	op_complete(op, 0);
 }
 
 /* All has been checked. */
-static void start(struct op *op, const struct commit *commit)
+static void start(struct op *op, struct commit *commit)
 {
 	struct disk *disk = op->target.disk;
 	bool active = commit->top == 0;
@@ -75,6 +92,8 @@ static void start(struct op *op, const struct commit *commit)
 	} else {
 		job = start_register(op, active ? "active-commit" : "commit", commit->speed);
 		job->pivot_wanted = commit->pivot;
+		job->deletion = commit->deletion;
+		commit->deletion = NULL;
 		job_record_write(disk);
 		arguments.job = job->id;
 		qmp_block_commit(disk->domain->link->qmp, &arguments, start_answered,
@@ -83,11 +102,26 @@ static void start(struct op *op, const struct commit *commit)
 	free(name);
 }
 
+static void delete_listed(struct op *op, struct deletion *deletion, void *data)
+{
+	struct commit *commit = data;
+
+	commit->deletion = deletion;
+	if (op && start_may(op, needed, NEEDED))
+		start(op, commit);
+	commit_free(commit);
+}
+
 static void users_checked(struct op *op, bool is_free, void *data)
 {
 	struct commit *commit = data;
 
-	if (is_free && start_may(op, needed, NEEDED))
+	if (is_free && commit->delete_word && start_may(op, needed, NEEDED)) {
+		delete_list(op, commit->delete_word, commit->top, commit->base, delete_listed,
+			    commit);
+		return;
+	}
+	if (is_free && !commit->delete_word && start_may(op, needed, NEEDED))
 		start(op, commit);
 	commit_free(commit);
 }
@@ -162,7 +196,7 @@ static struct word *word_copy(const struct word *word)
 	if (!copy)
 		return NULL;
 	*copy = *word;
-	copy->text = strdup(word->text);
+	copy->text = word->text ? strdup(word->text) : NULL;
 	return copy;
 }
 
@@ -184,6 +218,7 @@ void disk_commit(struct op *op, const struct command *command)
 	if (!commit)
 		abort();
 	commit->base_word = word_copy(base);
+	commit->delete_word = word_copy(command_word(command, "delete"));
 	commit->shallow = command_flag(command, "shallow");
 	commit->pivot = command_flag(command, "pivot");
 	commit->dry_run = command_flag(command, "dry-run");

@@ -157,6 +157,7 @@ static void features_known(void *data, const struct qmp_error *error, struct qmp
 	}
 	link->features = features;
 	link->ready = true;
+	link->gone = false;
 	ask_run_state(domain);
 	domain_sync(domain);
 }
@@ -251,6 +252,7 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 	bool was_ready = link->ready;
 
 	link->qmp = NULL;
+	link->gone = qemu_is_gone(code);
 	link->ready = link->synced = link->syncing = link->sync_again = false;
 	free(domain->run_state);
 	domain->run_state = NULL;

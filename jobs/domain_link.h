@@ -43,6 +43,8 @@ struct domain_link {
 	/* sync.c */
 	bool synced; /* the model is QEMU's, as of this connection */
 	bool syncing, sync_again;
+	bool laid_out; /* its disks and chains have been seen, in this life of the daemon */
+	bool gone; /* nobody listens at its address */
 	uint64_t synced_ns; /* when the last sync began */
 	unsigned finalizing; /* jobs between job-finalize and job-dismiss: no listing of nodes */
 	unsigned dropping; /* blockdev-del under way */
@@ -137,6 +139,8 @@ void finish_job_event(struct disk *disk, const struct qmp_event *event);
 void finish_step(struct disk *disk);
 /* QEMU does not know the job any more, or is gone itself: its final word is shown, which is `lost` if its end is not known. */
 void finish_job_gone(struct disk *disk);
+/* The disk is about to go, and its job is live. */
+void finish_unplugged(struct disk *disk);
 /* QEMU has told all its jobs, and this one, which it had, is not among them. */
 void finish_not_shown(struct disk *disk);
 /* The connection is gone: no answer to what was sent will come. */

@@ -154,6 +154,19 @@ void event_refused(const struct target *target, const struct who *by, const char
 	event_tell(target->model, line, domain, target->disk);
 }
 
+void event_image(struct disk *disk, const char *path, const char *reason)
+{
+	struct model *model = disk->domain->model;
+	struct qmp_value *line = event_new(model, reason ? "image-delete-failed" : "image-deleted",
+					   disk->domain, disk);
+
+	add_job(line, disk->job);
+	qmp_add_text(line, "image", path);
+	if (reason)
+		qmp_add_text(line, "error", reason);
+	event_tell(model, line, disk->domain, disk);
+}
+
 void event_chain_changed(struct disk *disk)
 {
 	struct model *model = disk->domain->model;

@@ -20,6 +20,8 @@ void event_job_ended(struct disk *disk);
 /* @errno_name: "EBUSY"; the domain or the disk may be NULL. */
 void event_refused(const struct target *target, const struct who *by, const char *errno_name,
 		   const char *reason);
+/* A commit's `delete`: the image is deleted; or it is not, for this reason. */
+void event_image(struct disk *disk, const char *path, const char *reason);
 void event_chain_changed(struct disk *disk);
 /* The line of `history` for the disk's job, which has ended; with its newline, malloc'ed. */
 char *event_history_line(const struct disk *disk);

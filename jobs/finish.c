@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
+#include "jobs/delete.h"
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
 #include "jobs/job_record.h"
@@ -101,12 +102,15 @@ void finish_publish(struct disk *disk)
 {
 	struct job *job = disk->job;
 
-	finish_tell_errors(disk);
 	if (job->flush_error) {
 		job->outcome_known = true;
 		job->cancelled = false;
 		keep(&job->error, job->flush_error);
 	}
+	/* What is to be deleted is gone before anybody is told that the job has completed. */
+	if (job->deleting || delete_images(disk))
+		return;
+	finish_tell_errors(disk);
 	if (!job->told)
 		disk_job_seen(disk);
 	job->phase = JOB_ENDED;
@@ -135,7 +139,16 @@ void finish_job_gone(struct disk *disk)
 
 	if (disk->job->phase == JOB_FINALIZING)
 		link->finalizing--;
+	delete_give_up(disk, "QEMU was gone before the chain could be read again");
 	finish_publish(disk);
+}
+
+void finish_unplugged(struct disk *disk)
+{
+	disk->job->deleting =
+		false; /* what is under way goes on, and only the daemon's log tells of it */
+	delete_give_up(disk, "the disk was unplugged before the commit was over");
+	finish_job_gone(disk);
 }
 
 void finish_link_lost(struct disk *disk)

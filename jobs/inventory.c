@@ -49,7 +49,7 @@ void disk_remove(struct disk *disk)
 	struct model *model = domain->model;
 
 	if (disk_is_busy(disk))
-		finish_job_gone(disk);
+		finish_unplugged(disk);
 	op_list_end(&disk->ops, -ENODEV, "the disk is gone");
 	event_plain(domain, disk, "disk-removed", NULL); /* the last that its watchers hear of it */
 	model->watcher->removed(model->watcher_data, domain, disk);

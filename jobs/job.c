@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include "jobs/deletion.h"
 #include "qmp/command.h"
 
 const char *const job_state_words[JOB_STATE_COUNT] = {
@@ -128,6 +129,7 @@ void job_free(struct job *job)
 	free_list(job->before_nodes, job->before_count);
 	free_list(job->released, job->released_count);
 	free(job->released_shared);
+	deletion_free(job->deletion);
 	free(job->id);
 	free(job->error);
 	free(job->qemu_state);

@@ -12,6 +12,7 @@
 
 struct qmp_job_info;
 struct qmp_event;
+struct deletion;
 
 /* The words of `status`; job_state_words has the strings. */
 enum job_state {
@@ -55,6 +56,8 @@ struct job {
 	size_t drops; /* how often nodes that it no longer uses were to be dropped */
 	bool drop_failed; /* a node that it no longer uses could not be dropped */
 	bool told; /* job-started is in the logs */
+	struct deletion *deletion; /* what is to be deleted after it has completed; NULL: nothing */
+	bool deleting; /* that is under way, and the final word waits for it */
 	bool paused; /* QEMU says so */
 	bool abort_asked;
 	bool pivot_wanted; /* as soon as it is ready */

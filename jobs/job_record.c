@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/deletion.h"
 #include "jobs/disk.h"
 #include "jobs/journal.h"
 #include "jobs/model.h"
@@ -28,6 +29,7 @@ static struct qmp_value *put(const struct job *job)
 	qmp_add_number(record, "started", job->started.tv_sec);
 	qmp_add_number(record, "started-ns", job->started.tv_nsec);
 	qmp_add_flag(record, "pivot", job->pivot_wanted);
+	deletion_put(record, job->deletion);
 	return record;
 }
 
@@ -36,6 +38,8 @@ static void take(struct job *job, const struct qmp_value *record)
 	job->started.tv_sec = qmp_value_number(record, "started", job->started.tv_sec);
 	job->started.tv_nsec = qmp_value_number(record, "started-ns", job->started.tv_nsec);
 	job->pivot_wanted = qmp_value_flag(record, "pivot", false);
+	deletion_free(job->deletion);
+	job->deletion = deletion_take(record);
 }
 
 void job_record_write(const struct disk *disk)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
+#include "jobs/delete.h"
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
 #include "jobs/events.h"
@@ -105,6 +106,7 @@ void model_domain_settled(struct model *model, const char *error)
 		model->engine_error = strdup(error);
 	if (model->settled && (error || all_settled(model)))
 		settled(model, error);
+	delete_step(model);
 }
 
 static bool has_engines(const struct model *model)

@@ -212,6 +212,7 @@ static void laid_out(void *data, const struct qmp_error *error, struct qmp_layou
 		return;
 	}
 	qemu_files_make_absolute(layout, qmp_link_peer(link->qmp));
+	link->laid_out = true;
 	inventory_merge(domain, layout);
 	settle_known(domain, true);
 	adopt_jobs(domain, layout);
