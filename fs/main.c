@@ -287,6 +287,7 @@ int main(int argc, char **argv)
 	char *error = NULL;
 	int status;
 
+	source_keep_command(argc, argv);
 	fill_standard();
 	log_open();
 	if (argc == 3 && !strcmp(argv[1], "--toucher"))

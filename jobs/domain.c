@@ -286,12 +286,17 @@ static const struct qmp_link_handlers link_handlers = {
 void domain_connect(struct domain *domain)
 {
 	struct domain_link *link = domain->link;
-	struct qmp_address address = { QMP_UNIX, domain->socket };
+	struct qmp_address address = { domain->transport, domain->socket };
 
 	if (!link->qmp && !link->stopping)
 		link->qmp =
 			qmp_link_open(domain->model->loop, &address,
 				      domain->model->settings.timeout_ms, &link_handlers, domain);
+}
+
+bool domain_is_remote(const struct domain *domain)
+{
+	return domain->transport != QMP_UNIX;
 }
 
 /* --- timers --- */
@@ -375,9 +380,10 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	domain->link->domain = domain;
 	domain->link->retry_ms = RECONNECT_MS_MIN;
 	domain->name = strdup(source->name);
-	if (asprintf(&domain->address, "%s:%s", source->kind == SOURCE_IMAGE ? "image" : "unix",
-		     source->path) < 0)
-		abort();
+	domain->address = source_address(source);
+	domain->transport = source->kind == SOURCE_TCP	  ? QMP_TCP
+			    : source->kind == SOURCE_EXEC ? QMP_EXEC
+							  : QMP_UNIX;
 	domain->state = DOMAIN_CONNECTING;
 	stamps_init(domain->stamps);
 	policy_read_domain(domain);

@@ -28,7 +28,8 @@ struct domain {
 	struct model *model;
 	char *name; /* the folder's name */
 	char *address; /* as `address` shows it: unix:/run/web1.qmp, image:/vm/web1.qcow2 */
-	char *socket; /* path of the monitor's socket */
+	enum qmp_transport transport;
+	char *socket; /* path of the monitor's socket; HOST:PORT; the command */
 	struct engine *engine; /* of an image: domain, else NULL */
 	enum domain_state state;
 	char *run_state; /* "running", "paused", ... or NULL where QEMU has none */
@@ -43,6 +44,11 @@ struct domain {
 	struct domain_link *link; /* private to domain.c and its neighbours: jobs/domain_link.h */
 };
 
+/*
+ * QEMU is, or may be, on another host (tcp:, exec:): its files are not those of this machine, and all that is known of them are their
+ * names.
+ */
+bool domain_is_remote(const struct domain *domain);
 struct disk *domain_find_disk(struct domain *domain, const char *name);
 void domain_changed(struct domain *domain, enum topic topic);
 

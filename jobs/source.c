@@ -1,5 +1,9 @@
 /*
  * SOURCE words: what they mean, and names that a folder can bear. Called by main() and, for names, by the inventory of disks.
+ *
+ *	word    = [ name "=" ] source
+ *	source  = "unix:" path | "tcp:" host ":" port | "exec:" command | "image:" path | path
+ *	name    = anything without "=", "/" and ":"
  */
 #include "jobs/source.h"
 
@@ -13,6 +17,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "jobs/text.h"
+#include "qmp/keeper.h"
+#include "qmp/transport.h"
 
 enum {
 	NAME_BYTES_MAX = 255, /* NAME_MAX of every Linux file system, and of ours */
@@ -72,6 +78,15 @@ static char *name_of_path(const char *path)
 	return name;
 }
 
+/* "relay" of "/usr/bin/relay.py --to web1". */
+static char *name_of_command(const char *command)
+{
+	char *word = strndup(command, strcspn(command, " \t\n")), *name = name_of_path(word);
+
+	free(word);
+	return name;
+}
+
 /* NULL, with errno: it is relative to a folder that is gone. */
 static char *absolute_path(const char *path)
 {
@@ -122,26 +137,78 @@ static int kind_of_path(const char *path, enum source_kind *kind, char **error)
 	return 0;
 }
 
+static const char *const kind_words[] = {
+	[SOURCE_UNIX] = "unix:",
+	[SOURCE_TCP] = "tcp:",
+	[SOURCE_EXEC] = "exec:",
+	[SOURCE_IMAGE] = "image:",
+};
+
 static int read_kind(const char **rest, enum source_kind *kind, char **error)
 {
-	static const char *const later[] = { "tcp:", "exec:", "dir:" };
-
-	for (size_t i = 0; i < sizeof(later) / sizeof(*later); i++)
-		if (!strncmp(*rest, later[i], strlen(later[i])))
-			return fail(error, -EOPNOTSUPP,
-				    "%s: this kind of source is not supported yet; unix: and "
-				    "image: are",
-				    *rest);
-	if (!strncmp(*rest, "unix:", 5)) {
-		*kind = SOURCE_UNIX;
-		*rest += 5;
-	} else if (!strncmp(*rest, "image:", 6)) {
-		*kind = SOURCE_IMAGE;
-		*rest += 6;
-	} else {
-		return **rest ? kind_of_path(*rest, kind, error) : 0;
+	if (!strncmp(*rest, "dir:", 4))
+		return fail(error, -EOPNOTSUPP, "%s: this kind of source is not supported yet",
+			    *rest);
+	for (size_t i = 0; i < sizeof(kind_words) / sizeof(*kind_words); i++) {
+		if (strncmp(*rest, kind_words[i], strlen(kind_words[i])))
+			continue;
+		*kind = (enum source_kind)i;
+		*rest += strlen(kind_words[i]);
+		return 0;
 	}
+	return **rest ? kind_of_path(*rest, kind, error) : 0;
+}
+
+/* What a path is: of a socket, of an image. */
+static int read_path(struct source *source, const char *word, const char *rest, char **error)
+{
+	if (!*rest)
+		return fail(error, -EINVAL, "%s: a path is missing", word);
+	source->path = absolute_path(rest);
+	if (!source->path)
+		return fail(error, -errno, "%s: the current folder: %s", word, strerror(errno));
+	if (source->kind == SOURCE_UNIX &&
+	    strlen(source->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		return fail(error, -ENAMETOOLONG, "%s: too long for a socket", source->path);
+	source->name = name_of_path(rest);
 	return 0;
+}
+
+static int read_tcp(struct source *source, const char *word, const char *rest, char **error)
+{
+	char *host, *port;
+	const char *wrong = qmp_split_tcp(rest, &host, &port);
+
+	if (wrong)
+		return fail(error, -EINVAL, "%s: %s", word, wrong);
+	source->path = strdup(rest);
+	if (asprintf(&source->name, "%s-%s", host, port) < 0)
+		abort();
+	free(host);
+	free(port);
+	return 0;
+}
+
+static int read_command(struct source *source, const char *word, const char *rest, char **error)
+{
+	rest += strspn(rest, " \t\n");
+	if (!*rest)
+		return fail(error, -EINVAL, "%s: a command is missing", word);
+	source->path = strdup(rest);
+	source->name = name_of_command(rest);
+	return 0;
+}
+
+static int read_rest(struct source *source, const char *word, const char *rest, char **error)
+{
+	switch (source->kind) {
+	case SOURCE_TCP:
+		return read_tcp(source, word, rest, error);
+	case SOURCE_EXEC:
+		return read_command(source, word, rest, error);
+	default:
+		return read_path(source, word, rest, error);
+	}
 }
 
 int source_parse(struct source *source, const char *word, char **error)
@@ -160,21 +227,29 @@ int source_parse(struct source *source, const char *word, char **error)
 		rest += name_length + 1;
 	}
 	status = read_kind(&rest, &source->kind, error);
-	if (!status && !*rest)
-		status = fail(error, -EINVAL, "%s: a path is missing", word);
-	if (!status && !(source->path = absolute_path(rest)))
-		status = fail(error, -errno, "%s: the current folder: %s", word, strerror(errno));
-	if (!status) {
-		if (source->kind == SOURCE_UNIX &&
-		    strlen(source->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-			status = fail(error, -ENAMETOOLONG, "%s: too long for a socket",
-				      source->path);
-		if (!name)
-			name = name_of_path(rest);
-		source->name = source_escape_name(name);
-	}
+	if (!status)
+		status = read_rest(source, word, rest, error);
+	if (!name)
+		name = source->name;
+	else
+		free(source->name);
+	source->name = name ? source_escape_name(name) : NULL;
 	free(name);
 	return status;
+}
+
+char *source_address(const struct source *source)
+{
+	char *address;
+
+	if (asprintf(&address, "%s%s", kind_words[source->kind], source->path) < 0)
+		abort();
+	return address;
+}
+
+void source_keep_command(int argc, char **argv)
+{
+	keeper_run_if_asked(argc, argv);
 }
 
 void source_clear(struct source *source)

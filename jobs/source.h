@@ -1,18 +1,20 @@
 /*
- * A SOURCE word of the command line: [NAME=] unix:PATH | image:PATH | a bare path to a socket or an image.
+ * A SOURCE word of the command line: [NAME=] unix:PATH | tcp:HOST:PORT | exec:COMMAND | image:PATH | a bare path to a socket or an image.
  */
 #ifndef JOBS_SOURCE_H
 #define JOBS_SOURCE_H
 
 enum source_kind {
 	SOURCE_UNIX,
+	SOURCE_TCP,
+	SOURCE_EXEC,
 	SOURCE_IMAGE,
 };
 
 struct source {
 	enum source_kind kind;
 	char *name; /* of the domain, escaped as a folder's name */
-	char *path; /* absolute */
+	char *path; /* absolute; HOST:PORT; the command */
 };
 
 /*
@@ -21,6 +23,11 @@ struct source {
  */
 int source_parse(struct source *source, const char *word, char **error);
 void source_clear(struct source *source);
+/* As `address` shows it: "unix:/run/web1.qmp". malloc'ed. */
+char *source_address(const struct source *source);
+
+/* Called first thing by main(): a process that was started to keep the command of an exec: source does so, and does not return. */
+void source_keep_command(int argc, char **argv);
 
 /*
  * A name that a folder can bear: '/', a leading dot, control characters, backslashes and bytes that are no UTF-8 become \xNN, as

@@ -26,6 +26,8 @@ static char input[READ_BYTES];
 
 static const struct transport_kind *const kinds[] = {
 	[QMP_UNIX] = &transport_unix,
+	[QMP_TCP] = &transport_tcp,
+	[QMP_EXEC] = &transport_exec,
 };
 
 /* --- handles --- */

@@ -13,6 +13,8 @@
 
 enum qmp_transport {
 	QMP_UNIX, /* a unix socket */
+	QMP_TCP,
+	QMP_EXEC, /* a command's standard input and output */
 };
 
 enum {
@@ -23,8 +25,14 @@ enum {
 /* Where a monitor is. */
 struct qmp_address {
 	enum qmp_transport transport;
-	const char *where; /* path of the socket */
+	const char *where; /* path of the socket; HOST:PORT; the command */
 };
+
+/*
+ * Splits HOST:PORT, or [HOST]:PORT if the host is an IPv6 address. Returns NULL and fills *@host and *@port (malloc'ed), or says what is
+ * wrong (static).
+ */
+const char *qmp_split_tcp(const char *where, char **host, char **port);
 
 struct transport;
 

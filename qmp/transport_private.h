@@ -20,7 +20,7 @@ struct transport_kind {
 	void (*clear)(struct transport *transport);
 };
 
-extern const struct transport_kind transport_unix;
+extern const struct transport_kind transport_unix, transport_tcp, transport_exec;
 
 struct transport {
 	const struct transport_kind *kind;

@@ -78,12 +78,15 @@ static void expect_source(const char *word, enum source_kind kind, const char *n
 			  const char *path)
 {
 	struct source source;
-	char *error = NULL;
+	char *error = NULL, *address;
 
 	cr_assert_eq(source_parse(&source, word, &error), 0, "%s: %s", word, error);
 	cr_assert_eq(source.kind, kind);
 	cr_assert_str_eq(source.name, name, "%s: %s", word, source.name);
 	cr_assert_str_eq(source.path, path, "%s: %s", word, source.path);
+	address = source_address(&source);
+	cr_assert(strstr(address, path) > address);
+	free(address);
 	source_clear(&source);
 }
 
@@ -98,6 +101,47 @@ static void refuse(const char *word, int wanted, const char *reason)
 	cr_assert_null(strchr(error, '\n'));
 	source_clear(&source);
 	free(error);
+}
+
+Test(jobs_source, tcp)
+{
+	/* Catches a host and a port taken for something else, and words that only fail later, when nobody looks any more. */
+	expect_source("tcp:localhost:4444", SOURCE_TCP, "localhost-4444", "localhost:4444");
+	expect_source("tcp:10.0.0.1:1", SOURCE_TCP, "10.0.0.1-1", "10.0.0.1:1");
+	expect_source("tcp:[::1]:65535", SOURCE_TCP, "::1-65535", "[::1]:65535");
+	expect_source("tcp:[fe80::1%eth0]:7", SOURCE_TCP, "fe80::1%eth0-7", "[fe80::1%eth0]:7");
+	expect_source("web1=tcp:vm.example.org:4444", SOURCE_TCP, "web1", "vm.example.org:4444");
+	refuse("tcp:", -EINVAL, "HOST:PORT");
+	refuse("tcp:host", -EINVAL, "HOST:PORT");
+	refuse("tcp:[::1]", -EINVAL, "HOST:PORT");
+	refuse("tcp:[::1", -EINVAL, "HOST:PORT");
+	refuse("tcp::4444", -EINVAL, "a host is missing");
+	refuse("tcp:[]:4444", -EINVAL, "a host is missing");
+	refuse("tcp:::1:4444", -EINVAL, "in brackets");
+	refuse("tcp:host:", -EINVAL, "1 to 65535");
+	refuse("tcp:host:0", -EINVAL, "1 to 65535");
+	refuse("tcp:host:65536", -EINVAL, "1 to 65535");
+	refuse("tcp:host:123456", -EINVAL, "1 to 65535");
+	refuse("tcp:host:-1", -EINVAL, "1 to 65535");
+	refuse("tcp:host:qmp", -EINVAL, "1 to 65535");
+	refuse("tcp:host: 4", -EINVAL, "1 to 65535");
+	refuse("tcp:a b:4", -EINVAL, "no name of a host");
+	refuse("tcp:/run/x:4", -EINVAL, "no name of a host");
+	refuse("a=tcp:[::1]x:4", -EINVAL, "HOST:PORT");
+}
+
+Test(jobs_source, commands)
+{
+	/* Catches a command that loses a part of itself. */
+	expect_source("exec:ssh host socat - UNIX:/run/a=b.qmp", SOURCE_EXEC, "ssh",
+		      "ssh host socat - UNIX:/run/a=b.qmp");
+	expect_source("exec:/opt/bin/relay.py --to x", SOURCE_EXEC, "relay",
+		      "/opt/bin/relay.py --to x");
+	expect_source("web1=exec:  A=b relay\n", SOURCE_EXEC, "web1", "A=b relay\n");
+	expect_source("exec:/opt/./.relay", SOURCE_EXEC, "\\x2erelay", "/opt/./.relay");
+	refuse("exec:", -EINVAL, "a command is missing");
+	refuse("exec: \t", -EINVAL, "a command is missing");
+	refuse("web1=exec:", -EINVAL, "a command is missing");
 }
 
 Test(jobs_source, words)
@@ -137,8 +181,7 @@ Test(jobs_source, words)
 	refuse("=unix:/x", -EINVAL, "no name");
 	refuse("/nowhere/at/all", -ENOENT, "No such file");
 	refuse("/dev/null", -EINVAL, "neither");
-	refuse("tcp:host:1", -EOPNOTSUPP, "not supported");
-	refuse("a=exec:true", -EOPNOTSUPP, "not supported");
+	refuse("dir:/run", -EOPNOTSUPP, "not supported");
 	memset(wanted, 'x', 200);
 	memcpy(wanted, "unix:/", 6);
 	wanted[200] = 0;
