@@ -19,6 +19,8 @@
 #include "fs/options.h"
 #include "fs/session.h"
 #include "fs/toucher.h"
+#include "jobs/journal.h"
+#include "jobs/state_folder.h"
 
 enum {
 	EXIT_BAD_USE = 2,
@@ -34,6 +36,7 @@ struct daemon {
 	uv_loop_t loop;
 	uv_signal_t signals[SIGNALS];
 	struct face face;
+	struct state_folder state;
 	struct model *model;
 	struct session *session;
 	struct notify *notify;
@@ -153,9 +156,42 @@ static void start_signals(struct daemon *daemon)
 	}
 }
 
+static void journal_says(void *data, const char *line)
+{
+	log_line("%s", line);
+}
+
+/*
+ * A folder that the user has named must do, and no folder may serve two. Where the default one cannot be had the daemon is still of use.
+ */
+static struct journal *open_journal(struct daemon *daemon, char **failure)
+{
+	const struct options *options = &daemon->options;
+	char *error = NULL;
+	int code = state_folder_open(&daemon->state, options->state_dir, options->runtime_dir,
+				     daemon->mountpoint, &error);
+	const struct journal_settings settings = {
+		.path = daemon->state.path,
+		.dir = daemon->state.dir,
+		.lasting = daemon->state.lasting,
+		.loop = &daemon->loop,
+		.log = journal_says,
+	};
+
+	if (!code)
+		return journal_open(&settings);
+	if (options->state_dir || code == -EWOULDBLOCK) {
+		*failure = error;
+		return NULL;
+	}
+	log_line("%s; history and what else outlives the daemon is in memory only", error);
+	free(error);
+	return NULL;
+}
+
 static void start(struct daemon *daemon)
 {
-	const struct model_settings settings = {
+	struct model_settings settings = {
 		.timeout_ms = daemon->options.timeout_s * 1000,
 		.runtime_dir = daemon->options.runtime_dir,
 		.image_format = daemon->options.format,
@@ -165,6 +201,7 @@ static void start(struct daemon *daemon)
 	uv_loop_init(&daemon->loop);
 	start_signals(daemon);
 	face_init(&daemon->face);
+	settings.journal = open_journal(daemon, &failure);
 	daemon->model = model_new(&daemon->loop, &settings, &face_watcher, &daemon->face);
 	face_set_model(&daemon->face, daemon->model);
 	daemon->face.read_only = daemon->options.read_only;
@@ -172,8 +209,9 @@ static void start(struct daemon *daemon)
 	daemon->face.wait_limit_ms = mount_wait_limit();
 	daemon->notify = notify_new(&daemon->loop, &daemon->face, daemon->mountpoint);
 	daemon->face.notify = daemon->notify;
-	daemon->session = session_new(&daemon->loop, &daemon->face, &daemon->options.mount,
-				      &session_handlers, daemon, &failure);
+	if (!failure)
+		daemon->session = session_new(&daemon->loop, &daemon->face, &daemon->options.mount,
+					      &session_handlers, daemon, &failure);
 	for (size_t i = 0; !failure && i < daemon->options.source_count; i++)
 		model_add(daemon->model, &daemon->sources[i], &failure);
 	if (failure)
@@ -193,6 +231,7 @@ static int serve(struct daemon *daemon)
 	session_free(daemon->session);
 	notify_free(daemon->notify);
 	model_free(daemon->model);
+	state_folder_close(&daemon->state);
 	if (uv_loop_close(&daemon->loop))
 		log_line("the loop was left with handles in it");
 	if (daemon->failure) {

@@ -34,6 +34,7 @@ enum {
 static const struct fuse_opt templates[] = {
 	TEXT("timeout=%s", timeout),
 	TEXT("runtime_dir=%s", runtime_dir),
+	TEXT("state_dir=%s", state_dir),
 	TEXT("format=%s", format),
 	TEXT("fsname=%s", fsname),
 	FUSE_OPT_KEY("-s", FUSE_OPT_KEY_DISCARD), /* one thread: always */
@@ -147,14 +148,14 @@ static int read_timeout(struct options *options, char **error)
 }
 
 /* The daemon changes to "/": what it keeps must not hang on the folder it was started in. */
-static int make_absolute(char **path, char **error)
+static int make_absolute(char **path, const char *option, char **error)
 {
 	char here[PATH_MAX], *whole;
 
 	if (!*path || **path == '/')
 		return 0;
 	if (!getcwd(here, sizeof(here)))
-		return fail(error, "runtime_dir=%s: %s", *path, strerror(errno));
+		return fail(error, "%s=%s: %s", option, *path, strerror(errno));
 	if (asprintf(&whole, "%s/%s", here, *path) < 0)
 		abort();
 	free(*path);
@@ -221,7 +222,9 @@ int options_read(struct options *options, int argc, char **argv, char **error)
 		return fail(error, "%s", why ? why : "the options make no sense");
 	if (options->help || options->version || options->list_files)
 		return 0;
-	if (read_timeout(options, error) || make_absolute(&options->runtime_dir, error) ||
+	if (read_timeout(options, error) ||
+	    make_absolute(&options->runtime_dir, "runtime_dir", error) ||
+	    make_absolute(&options->state_dir, "state_dir", error) ||
 	    take_mountpoint(options, error))
 		return -1;
 	add_mount_options(options);
@@ -235,6 +238,7 @@ void options_clear(struct options *options)
 	free(options->sources);
 	free(options->mountpoint);
 	free(options->runtime_dir);
+	free(options->state_dir);
 	free(options->format);
 	free(options->timeout);
 	free(options->fsname);
@@ -263,6 +267,10 @@ void options_help(FILE *out)
 		"    -o runtime_dir=DIR     where private sockets are kept (/run/blockjobfs, or "
 		"blockjobfs\n"
 		"                           in $XDG_RUNTIME_DIR)\n"
+		"    -o state_dir=DIR       where the journal is kept, a folder for this mount "
+		"alone "
+		"(one below\n"
+		"                           the runtime folder)\n"
 		"    -o format=FMT          format of image sources, instead of what qemu-img "
 		"says\n"
 		"    -o ro                  watch only\n"

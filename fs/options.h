@@ -14,6 +14,7 @@ struct options {
 	bool read_only; /* we see to that, not the kernel: our toucher writes (fs/notify.h) */
 	unsigned timeout_s;
 	char *runtime_dir; /* absolute; NULL: the default */
+	char *state_dir; /* absolute; NULL: below the runtime folder */
 	char *format; /* of image sources; NULL: as probed */
 	char **sources; /* as given */
 	size_t source_count;

@@ -5,15 +5,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "jobs/private_folder.h"
 
 static char *join(const char *a, const char *b)
 {
@@ -24,92 +21,14 @@ static char *join(const char *a, const char *b)
 	return joined;
 }
 
-/* *@error is the sentence, with the text of @code behind it unless that is -EINVAL, which says nothing. Returns @code. */
-__attribute__((format(printf, 3, 4))) static int fail(char **error, int code, const char *format,
-						      ...)
-{
-	va_list arguments;
-	char *sentence;
-
-	va_start(arguments, format);
-	if (vasprintf(&sentence, format, arguments) < 0)
-		abort();
-	va_end(arguments);
-	if (code == -EINVAL)
-		*error = strdup(sentence);
-	else if (asprintf(error, "%s: %s", sentence, strerror(-code)) < 0)
-		abort();
-	free(sentence);
-	return code;
-}
-
-static char *default_dir(void)
-{
-	const char *runtime = getenv("XDG_RUNTIME_DIR");
-	char *dir;
-
-	if (geteuid() == 0)
-		return strdup("/run/blockjobfs");
-	if (runtime && *runtime == '/')
-		return join(runtime, "/blockjobfs");
-	if (asprintf(&dir, "/tmp/blockjobfs-%u", (unsigned)geteuid()) < 0)
-		abort();
-	return dir;
-}
-
-/* Makes a folder, or takes one that is ours and closed to everybody else: a socket in there is an open door to the image. */
-static int make_private(const char *path, char **error)
-{
-	struct stat status;
-
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return fail(error, -errno, "the folder %s cannot be made", path);
-	if (lstat(path, &status) < 0)
-		return fail(error, -errno, "%s", path);
-	if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 077))
-		return fail(error, -EINVAL,
-			    "%s is not a folder of ours that is closed to others (mode 700): "
-			    "remove it, or name another by -o runtime_dir=",
-			    path);
-	return 0;
-}
-
-/* Different images must not share a folder: 64 bits of the real path, and the path itself is not needed again. */
-static char *folder_name(const char *runtime_dir, const char *image)
-{
-	uint64_t hash = 0xcbf29ce484222325;
-	char *real = realpath(image, NULL), *name;
-
-	for (const char *at = real ? real : image; *at; at++)
-		hash = (hash ^ (unsigned char)*at) * 0x100000001b3;
-	free(real);
-	if (asprintf(&name, "%s/engine-%016llx", runtime_dir, (unsigned long long)hash) < 0)
-		abort();
-	return name;
-}
-
-/* Locks the file, and makes sure that it is still the one by that name: the last owner removes it when it ends. */
 static int take_lock(struct engine_folder *folder)
 {
-	for (;;) {
-		struct stat ours, there;
-		int fd = open(folder->lockfile, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = private_folder_lock(folder->lockfile);
 
-		if (fd < 0)
-			return -errno;
-		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-			int error = -errno;
-
-			close(fd);
-			return error;
-		}
-		if (fstat(fd, &ours) == 0 && stat(folder->lockfile, &there) == 0 &&
-		    ours.st_ino == there.st_ino) {
-			folder->lock = fd;
-			return 0;
-		}
-		close(fd);
-	}
+	if (fd < 0)
+		return fd;
+	folder->lock = fd;
+	return 0;
 }
 
 int engine_folder_open(struct engine_folder *folder, const char *runtime_dir, const char *image,
@@ -120,28 +39,31 @@ int engine_folder_open(struct engine_folder *folder, const char *runtime_dir, co
 
 	if (folder->lock >= 0)
 		return 0;
-	dir = runtime_dir ? strdup(runtime_dir) : default_dir();
-	code = make_private(dir, error);
+	dir = runtime_dir ? strdup(runtime_dir) : private_folder_default();
+	code = private_folder_make(dir, "runtime_dir", error);
 	if (!code) {
-		folder->path = folder_name(dir, image);
+		folder->path = private_folder_name(dir, "engine", image);
 		folder->socket = join(folder->path, "/qmp");
 		folder->pidfile = join(folder->path, "/pid");
 		folder->lockfile = join(folder->path, "/lock");
 		if (strlen(folder->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-			code = fail(error, -EINVAL,
-				    "%s is too long for a socket: name another folder by -o "
-				    "runtime_dir=",
-				    folder->socket);
+			code = private_folder_fail(
+				error, -EINVAL,
+				"%s is too long for a socket: name another folder by -o "
+				"runtime_dir=",
+				folder->socket);
 	}
 	if (!code)
-		code = make_private(folder->path, error);
+		code = private_folder_make(folder->path, "runtime_dir", error);
 	if (!code && !runtime_dir)
 		folder->parent = strdup(dir);
 	free(dir);
 	if (!code && (code = take_lock(folder)) != 0)
 		code = code == -EWOULDBLOCK
-			       ? fail(error, -EINVAL, "%s is served by another blockjobfs", image)
-			       : fail(error, code, "%s cannot be locked", folder->lockfile);
+			       ? private_folder_fail(error, -EINVAL,
+						     "%s is served by another blockjobfs", image)
+			       : private_folder_fail(error, code, "%s cannot be locked",
+						     folder->lockfile);
 	return code;
 }
 

@@ -1,11 +1,15 @@
 /*
- * The journal: texts by key. Made by main(), used by whoever in jobs/ has something to keep.
+ * The journal: texts by key, in memory and in a file (jobs/journal_file.c). Opened by fs/main.c, used by whoever in jobs/ has something
+ * to keep.
  */
 #include "jobs/journal.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
+#include "jobs/journal_file.h"
+#include "jobs/journal_format.h"
+#include "jobs/text.h"
 
 struct record {
 	char *key, *value;
@@ -14,16 +18,11 @@ struct record {
 
 struct journal {
 	struct record *records;
+	size_t live; /* bytes that the records are in the file */
+	struct journal_file *file; /* NULL: in memory only */
 };
 
-struct journal *journal_new(void)
-{
-	struct journal *journal = calloc(1, sizeof(*journal));
-
-	if (!journal)
-		abort();
-	return journal;
-}
+/* --- the table --- */
 
 static struct record *find(const struct journal *journal, const char *key)
 {
@@ -35,35 +34,20 @@ static struct record *find(const struct journal *journal, const char *key)
 
 static void forget(struct journal *journal, struct record *record)
 {
+	journal->live -= journal_format_length(record->key, record->value);
 	HASH_DEL(journal->records, record);
 	free(record->key);
 	free(record->value);
 	free(record);
 }
 
-void journal_free(struct journal *journal)
-{
-	struct record *record, *next;
-
-	if (!journal)
-		return;
-	HASH_ITER(hh, journal->records, record, next)
-		forget(journal, record);
-	free(journal);
-}
-
-const char *journal_get(const struct journal *journal, const char *key)
-{
-	const struct record *record = find(journal, key);
-
-	return record ? record->value : NULL;
-}
-
-void journal_put(struct journal *journal, const char *key, const char *value)
+static void keep(struct journal *journal, const char *key, const char *value)
 {
 	struct record *record = find(journal, key);
 
-	if (!record) {
+	if (record) {
+		journal->live -= journal_format_length(key, record->value);
+	} else {
 		record = calloc(1, sizeof(*record));
 		if (!record || !(record->key = strdup(key)))
 			abort();
@@ -73,14 +57,46 @@ void journal_put(struct journal *journal, const char *key, const char *value)
 	record->value = strdup(value);
 	if (!record->value)
 		abort();
+	journal->live += journal_format_length(key, value);
+}
+
+const char *journal_get(const struct journal *journal, const char *key)
+{
+	const struct record *record = find(journal, key);
+
+	return record ? record->value : NULL;
+}
+
+bool journal_is_empty(const struct journal *journal)
+{
+	return !journal->records;
+}
+
+void journal_put(struct journal *journal, const char *key, const char *value)
+{
+	const struct record *record = find(journal, key);
+
+	if (record && !strcmp(record->value, value))
+		return;
+	keep(journal, key, value);
+	if (journal->file)
+		journal_file_append(journal->file, key, value, journal->live);
 }
 
 void journal_drop(struct journal *journal, const char *key)
 {
 	struct record *record = find(journal, key);
+	char *copy; /* @key may be the record's own */
 
-	if (record)
-		forget(journal, record);
+	if (!record)
+		return;
+	copy = strdup(key);
+	if (!copy)
+		abort();
+	forget(journal, record);
+	if (journal->file)
+		journal_file_append(journal->file, copy, NULL, journal->live);
+	free(copy);
 }
 
 void journal_each(struct journal *journal, const char *prefix,
@@ -91,4 +107,63 @@ void journal_each(struct journal *journal, const char *prefix,
 	HASH_ITER(hh, journal->records, record, next)
 		if (!strncmp(record->key, prefix, strlen(prefix)))
 			each(data, record->key, record->value);
+}
+
+/* --- the file --- */
+
+static void found(void *data, const char *key, const char *value)
+{
+	struct journal *journal = data;
+	struct record *record;
+
+	if (value)
+		keep(journal, key, value);
+	else if ((record = find(journal, key)))
+		forget(journal, record);
+}
+
+static void print(void *data, struct text *out)
+{
+	const struct journal *journal = data;
+	const struct record *record;
+
+	for (record = journal->records; record; record = record->hh.next)
+		journal_format_record(out, record->key, record->value);
+}
+
+struct journal *journal_new(void)
+{
+	struct journal *journal = calloc(1, sizeof(*journal));
+
+	if (!journal)
+		abort();
+	return journal;
+}
+
+struct journal *journal_open(const struct journal_settings *settings)
+{
+	struct journal *journal = journal_new();
+	const struct journal_table table = { found, print, journal };
+
+	journal->file = journal_file_open(settings, &table);
+	return journal;
+}
+
+void journal_stop(struct journal *journal)
+{
+	if (journal->file)
+		journal_file_stop(journal->file);
+}
+
+void journal_free(struct journal *journal)
+{
+	struct record *record, *next;
+
+	if (!journal)
+		return;
+	if (journal->file)
+		journal_file_free(journal->file, !journal->records);
+	HASH_ITER(hh, journal->records, record, next)
+		forget(journal, record);
+	free(journal);
 }

@@ -31,8 +31,8 @@ struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 	model->settings = *settings;
 	model->watcher = watcher;
 	model->watcher_data = data;
-	model->journal = journal_new();
 	model->policy = policy_new();
+	model->journal = settings->journal ? settings->journal : journal_new();
 	stamps_init(model->stamps);
 	uv_timer_init(loop, &model->settle_timer);
 	model->settle_timer.data = model;
@@ -199,8 +199,10 @@ void model_stop_step(struct model *model)
 	}
 	DL_FOREACH(model->domains, domain)
 		over &= domain_is_stopped(domain);
-	if (over && !uv_is_closing((uv_handle_t *)&model->settle_timer))
+	if (over && !uv_is_closing((uv_handle_t *)&model->settle_timer)) {
+		journal_stop(model->journal);
 		uv_close((uv_handle_t *)&model->settle_timer, timer_closed);
+	}
 }
 
 static void dismiss_timeout(uv_timer_t *timer)

@@ -15,6 +15,8 @@ struct model_settings {
 		runtime_dir; /* where engines have their sockets; NULL: /run/blockjobfs, or blockjobfs in XDG_RUNTIME_DIR */
 	const char *image_format; /* format of `image:` sources; NULL: what qemu-img says */
 	const char *qemu_img, *storage_daemon; /* programs; NULL: as found in PATH */
+	struct journal *
+		journal; /* what earlier lives have left, and this one leaves; the model's from then on; NULL: in memory only */
 };
 
 /* @disk is NULL where the domain itself is meant; both NULL: the mount. The callbacks must not change the model. */
