@@ -15,13 +15,11 @@ enum {
 	 * broken UTF-8 once for each message that begins in it, a larger one would cost more.
 	 */
 	PIECE_BYTES = 1 << 10,
-	/* A tokener that has held a message larger than this is not kept. */
-	TOKENER_BYTES = 64 << 10,
 	LEVELS_MAX = QMP_MESSAGE_DEPTH_MAX + QMP_MESSAGE_CHAIN_MAX,
 };
 
 struct qmp_reader {
-	struct json_tokener *tokener;
+	struct json_tokener *tokener; /* of the message being read; NULL between messages: it takes some 40 KiB */
 	const char *dead; /* the sentence, once something was wrong */
 	size_t bytes, parts; /* of the message being read */
 	unsigned char tail; /* bytes that are still to come of a UTF-8 character... */
@@ -136,19 +134,23 @@ static struct json_tokener *tokener_new(void)
 	return tokener;
 }
 
+static void tokener_end(struct qmp_reader *reader)
+{
+	if (reader->tokener)
+		json_tokener_free(reader->tokener);
+	reader->tokener = NULL;
+}
+
 struct qmp_reader *qmp_reader_new(void)
 {
-	struct qmp_reader *reader = must(calloc(1, sizeof(*reader)));
-
-	reader->tokener = tokener_new();
-	return reader;
+	return must(calloc(1, sizeof(struct qmp_reader)));
 }
 
 void qmp_reader_free(struct qmp_reader *reader)
 {
 	if (!reader)
 		return;
-	json_tokener_free(reader->tokener);
+	tokener_end(reader);
 	free(reader);
 }
 
@@ -206,13 +208,10 @@ static void scan(struct qmp_reader *reader, const char *bytes, size_t length)
 		scan_byte(reader, bytes[i]);
 }
 
-/* The message is complete: the next one starts from nothing, and without the memory that a large one has taken. */
+/* The message is complete: the next one starts from nothing, and an idle reader holds no memory. */
 static void reader_start_over(struct qmp_reader *reader)
 {
-	if (reader->bytes > TOKENER_BYTES) {
-		json_tokener_free(reader->tokener);
-		reader->tokener = tokener_new();
-	}
+	tokener_end(reader);
 	reader->bytes = reader->parts = 0;
 	reader->levels = reader->deep = reader->word = 0;
 	reader->in_string = reader->escaped = reader->chain_key = false;
@@ -247,6 +246,8 @@ static struct qmp_value *reader_take(struct qmp_reader *reader, const char *byte
 	struct json_object *object = NULL;
 
 	*used = 0;
+	if (!reader->tokener)
+		reader->tokener = tokener_new();
 	if (clean) {
 		object = json_tokener_parse_ex(reader->tokener, bytes, clean);
 		state = json_tokener_get_error(reader->tokener);
