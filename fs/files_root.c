@@ -17,6 +17,7 @@ static const char readme[] =
 	"        chain  source  format  size   the disk itself, chain: active image first\n"
 	"        events  error  history    what happened\n"
 	"events                            every event, a JSON object a line\n"
+	"metrics.prom                      figures for Prometheus\n"
 	"\n"
 	"Read a control file for its usage, write one line to it to give a command:\n"
 	"\n"
@@ -40,6 +41,11 @@ static void show_version(const struct place *place, struct text *out)
 	text_puts(out, "blockjobfs " BLOCKJOBFS_VERSION "\n");
 }
 
+static void show_metrics(const struct place *place, struct text *out)
+{
+	metrics_show(place->model, out);
+}
+
 const struct file root_files[] = {
 	{
 		.name = "README",
@@ -59,6 +65,13 @@ const struct file root_files[] = {
 		.flags = FILE_LOG,
 		.topic = TOPIC_EVENTS,
 		.help = "every event of every domain, a JSON object a line",
+	},
+	{
+		.name = "metrics.prom",
+		.mode = S_IFREG | 0444,
+		.topic = TOPIC_EVENTS,
+		.show = show_metrics,
+		.help = "counters and figures in the text form of Prometheus and OpenMetrics",
 	},
 	{
 		.name = "domains",

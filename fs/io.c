@@ -102,11 +102,14 @@ static void read_log(struct reply *reply, const struct place *place, struct open
 {
 	struct event_log *log = place_log(place);
 	char *bytes = malloc(reply->size + 1);
+	unsigned notices;
 	size_t length;
 
 	if (!bytes)
 		abort();
+	notices = file->place.notices;
 	length = event_log_read(log, &file->place, reply->offset, bytes, reply->size);
+	place->model->metrics.overruns += file->place.notices - notices;
 	if (length < reply->size)
 		file->seen = place_stamp(place)->version; /* has read to the end */
 	reply_bytes(reply, bytes, length);

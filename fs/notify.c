@@ -334,6 +334,7 @@ static void start_toucher(struct notify *notify)
 	if (free_place < TOUCHERS_MAX)
 		notify->toucher =
 			toucher_start(notify->loop, notify->mountpoint, &toucher_handlers, notify);
+	notify->face->model->metrics.toucher_starts++;
 	if (notify->toucher)
 		notify->touchers[free_place] = notify->toucher;
 	else

@@ -401,9 +401,9 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 }
 
 static struct reply *reply_for(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
-			       const struct fuse_file_info *fi)
+			       const struct fuse_file_info *fi, const char *kind)
 {
-	struct reply *reply = reply_new(req, face_of(req));
+	struct reply *reply = reply_new(req, face_of(req), kind);
 
 	reply->node = ino;
 	reply->fh = fi->fh;
@@ -420,7 +420,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 	};
 	struct reply *reply;
 
-	reply = reply_for(req, ino, size < READ_BYTES_MAX ? size : READ_BYTES_MAX, offset, fi);
+	reply = reply_for(req, ino, size < READ_BYTES_MAX ? size : READ_BYTES_MAX, offset, fi,
+			  "read");
 	/* read(2) on a file that is read directly names its caller; what fills a page is read on nobody's behalf (fs/fuse/file.c). */
 	reply->cached = fi->lock_owner == 0;
 	io_read(reply);
@@ -435,7 +436,7 @@ static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *dat
 	if (data->count != 1 || buf->flags & FUSE_BUF_IS_FD)
 		fuse_reply_err(req, EIO); /* op_init() has ruled it out */
 	else
-		io_write(reply_for(req, ino, buf->size, offset, fi), buf->mem);
+		io_write(reply_for(req, ino, buf->size, offset, fi, "write"), buf->mem);
 }
 
 /* --- poll --- */

@@ -9,7 +9,7 @@
 
 static unsigned pending;
 
-struct reply *reply_new(struct fuse_req *req, struct face *face)
+struct reply *reply_new(struct fuse_req *req, struct face *face, const char *kind)
 {
 	struct reply *reply = calloc(1, sizeof(*reply));
 
@@ -17,6 +17,8 @@ struct reply *reply_new(struct fuse_req *req, struct face *face)
 		abort();
 	reply->req = req;
 	reply->face = face;
+	reply->kind = kind;
+	reply->arrived_ns = uv_hrtime();
 	pending++;
 	return reply;
 }
@@ -65,6 +67,7 @@ static struct fuse_req *take(struct reply *reply)
 	assert(!reply->op);
 	reply->req = NULL;
 	pending--;
+	metrics_request(&reply->face->model->metrics, reply->kind, uv_hrtime() - reply->arrived_ns);
 	return req;
 }
 

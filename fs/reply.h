@@ -19,13 +19,16 @@ struct reply {
 	uint64_t offset;
 	size_t size; /* bytes wanted, or written */
 	struct op *op; /* what it waits for; NULL: it does not */
+	const char *kind; /* "read" or "write", for the metrics */
+	uint64_t arrived_ns;
 	bool parking, interrupted;
 	bool cached; /* a read into the page cache, for sendfile or splice: cut off at the size told last */
 	uint64_t since; /* when it was parked until a job ends, by uv_now(); 0: it is not */
 	struct reply *prev, *next; /* those that are */
 };
 
-struct reply *reply_new(struct fuse_req *req, struct face *face);
+/* @kind: "read" or "write". */
+struct reply *reply_new(struct fuse_req *req, struct face *face, const char *kind);
 /* It must have been answered. */
 void reply_free(struct reply *reply);
 /* How many requests are without an answer: for the tests. */

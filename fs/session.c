@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,10 +73,46 @@ static void stop_serving(struct session *session)
 	uv_close((uv_handle_t *)&session->patience, NULL);
 }
 
+/* The word of `metrics.prom` for a request that is answered at once; NULL: reads and writes count themselves (fs/reply.c). */
+static const char *kind_of(const struct fuse_in_header *header)
+{
+	switch (header->opcode) {
+	case FUSE_READ:
+	case FUSE_WRITE:
+		return NULL;
+	case FUSE_LOOKUP:
+		return "lookup";
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+		return "forget";
+	case FUSE_GETATTR:
+		return "getattr";
+	case FUSE_SETATTR:
+		return "setattr";
+	case FUSE_OPEN:
+	case FUSE_OPENDIR:
+		return "open";
+	case FUSE_READDIR:
+	case FUSE_READDIRPLUS:
+		return "readdir";
+	case FUSE_RELEASE:
+	case FUSE_RELEASEDIR:
+		return "release";
+	case FUSE_POLL:
+		return "poll";
+	case FUSE_INTERRUPT:
+		return "interrupt";
+	default:
+		return "other";
+	}
+}
+
 /* Serves one request. Returns 0, or -errno: there is none, or there will be none any more. */
 static int serve_one(struct session *session)
 {
 	int got = fuse_session_receive_buf(session->fuse, &session->buf);
+	const char *kind;
+	uint64_t began;
 
 	if (got == -EINTR)
 		return 0;
@@ -84,7 +121,11 @@ static int serve_one(struct session *session)
 	/* libfuse takes names from the message as they are: never read on in an older message. */
 	if (session->buf.size < MESSAGE_BYTES_MIN)
 		((char *)session->buf.mem)[session->buf.size] = 0;
+	kind = kind_of(session->buf.mem);
+	began = uv_hrtime();
 	fuse_session_process_buf(session->fuse, &session->buf);
+	if (kind)
+		metrics_request(&session->face->model->metrics, kind, uv_hrtime() - began);
 	return 0;
 }
 

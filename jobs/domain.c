@@ -166,6 +166,7 @@ static void link_ready(void *owner)
 {
 	struct domain *domain = owner;
 
+	domain->model->metrics.connects++;
 	qmp_query_features(domain->link->qmp, features_known, domain);
 }
 
@@ -271,6 +272,13 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 								       : link->retry_ms * 2;
 }
 
+static void link_answered(void *owner, const char *command, uint64_t ns, bool failed)
+{
+	struct domain *domain = owner;
+
+	metrics_command(&domain->model->metrics, command, ns, failed);
+}
+
 static void link_closed(void *owner, int code, const char *reason)
 {
 	domain_link_closed(owner, code, reason);
@@ -281,6 +289,7 @@ static const struct qmp_link_handlers link_handlers = {
 	.busy = link_busy,
 	.event = link_event,
 	.closed = link_closed,
+	.answered = link_answered,
 };
 
 void domain_connect(struct domain *domain)

@@ -91,6 +91,7 @@ static void put_notice(const struct event_log *log, struct event_place *place, u
 		place->notice, sizeof(place->notice), "%s{\"event\":\"overrun\",\"lost\":%llu}\n",
 		torn ? "\n" : "", (unsigned long long)(log->lines_dropped - place->lines));
 	place->notice_at = offset;
+	place->notices++;
 	place->next = place->start = log->start;
 	place->lines = log->lines_dropped;
 	place->base = log->start - (offset + place->notice_length);

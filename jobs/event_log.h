@@ -40,6 +40,7 @@ struct event_place {
 		[64]; /* the line that tells of a loss; it stands in front of the oldest line kept ... */
 	size_t notice_length;
 	uint64_t notice_at; /* ... at this offset of the reader's */
+	unsigned notices; /* how many losses there have been */
 };
 
 void event_log_clear(struct event_log *log);

@@ -34,6 +34,7 @@ struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 	model->policy = policy_new();
 	model->journal = settings->journal ? settings->journal : journal_new();
 	stamps_init(model->stamps);
+	metrics_init(&model->metrics);
 	uv_timer_init(loop, &model->settle_timer);
 	model->settle_timer.data = model;
 	return model;
@@ -228,6 +229,7 @@ void model_free(struct model *model)
 	DL_FOREACH_SAFE(model->domains, domain, next)
 		domain_free(domain);
 	event_log_clear(&model->log);
+	metrics_clear(&model->metrics);
 	journal_free(model->journal);
 	policy_free(model->policy);
 	free(model->engine_error);

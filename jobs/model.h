@@ -7,6 +7,7 @@
 
 #include <uv.h>
 #include "jobs/domain.h"
+#include "jobs/metrics.h"
 #include "jobs/source.h"
 
 struct model_settings {
@@ -45,6 +46,7 @@ struct model {
 	struct event_log log;
 	uint64_t seq; /* of the last event */
 	struct stamp stamps[TOPIC_COUNT];
+	struct metrics metrics;
 	struct op *ops; /* in flight on the mount itself */
 	struct op *ops_by_id;
 	uint64_t last_op;

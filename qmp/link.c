@@ -40,6 +40,7 @@ enum link_state {
 struct command {
 	uint64_t id;
 	uint64_t deadline_ms;
+	uint64_t sent_ns;
 	qmp_reply_fn reply;
 	void *data;
 	int refusal; /* on `refused`: -EAGAIN or -EHOSTDOWN */
@@ -113,6 +114,14 @@ static void fail_refused(struct qmp_link *link)
 	}
 }
 
+/* For those who count. */
+static void tell_answered(const struct qmp_link *link, const struct command *command, bool failed)
+{
+	if (!link->let_go && link->handlers->answered)
+		link->handlers->answered(link->owner, command->name, uv_hrtime() - command->sent_ns,
+					 failed);
+}
+
 static void fail_all(struct qmp_link *link)
 {
 	struct command *command, *next;
@@ -120,6 +129,7 @@ static void fail_all(struct qmp_link *link)
 	while (link->waiting) {
 		command = link->waiting;
 		DL_DELETE(link->waiting, command);
+		tell_answered(link, command, true);
 		command_fail(command, -EHOSTDOWN, "%s", link->reason);
 	}
 	HASH_ITER(hh, link->sent, command, next) {
@@ -222,6 +232,7 @@ static void expire_commands(struct qmp_link *link)
 
 		DL_DELETE(link->waiting, command);
 		command->timed_out = true;
+		tell_answered(link, command, true);
 		command_fail(command, -ETIMEDOUT, "no answer to %s within %u.%u s", command->name,
 			     link->timeout_ms / 1000, link->timeout_ms % 1000 / 100);
 	}
@@ -291,6 +302,7 @@ static void send_now(struct qmp_link *link, struct command *command, struct qmp_
 	uv_update_time(link->loop);
 	command->id = ++link->last_id;
 	command->deadline_ms = uv_now(link->loop) + link->timeout_ms;
+	command->sent_ns = uv_hrtime();
 	HASH_ADD(hh, link->sent, id, sizeof(command->id), command);
 	DL_APPEND(link->waiting, command);
 	write_command(link, command, arguments);
@@ -386,6 +398,11 @@ static bool is_for_another(const struct qmp_link *link, const struct qmp_value *
 	return qmp_value_is_number(id_value) && (id <= link->first_id || id > link->last_id);
 }
 
+static bool has_key(const struct qmp_value *message, const char *key)
+{
+	return qmp_value_get(message, key) != NULL;
+}
+
 static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 {
 	const struct qmp_value *id_value = qmp_value_get(message, "id");
@@ -405,16 +422,13 @@ static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 		return;
 	}
 	HASH_DEL(link->sent, command);
-	if (!command->timed_out)
+	if (!command->timed_out) {
 		DL_DELETE(link->waiting, command);
+		tell_answered(link, command, has_key(message, "error"));
+	}
 	command_answer(command, message);
 	free(command);
 	arm_timer(link);
-}
-
-static bool has_key(const struct qmp_value *message, const char *key)
-{
-	return qmp_value_get(message, key) != NULL;
 }
 
 static void take_message(struct qmp_link *link, const struct qmp_value *message)

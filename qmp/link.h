@@ -43,6 +43,8 @@ struct qmp_link_handlers {
 	 * opened; -ECONNRESET: the peer ended it; -EPROTO: it did not speak QMP; -ETIMEDOUT: it refused to take our bytes.
 	 */
 	void (*closed)(void *owner, int code, const char *reason);
+	/* A command has been answered after so many nanoseconds, or is given up (@failed, as is one that was refused). May be NULL. */
+	void (*answered)(void *owner, const char *command, uint64_t ns, bool failed);
 };
 
 /*

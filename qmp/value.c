@@ -19,7 +19,8 @@ enum {
 };
 
 struct qmp_reader {
-	struct json_tokener *tokener; /* of the message being read; NULL between messages: it takes some 40 KiB */
+	struct json_tokener *
+		tokener; /* of the message being read; NULL between messages: it takes some 40 KiB */
 	const char *dead; /* the sentence, once something was wrong */
 	size_t bytes, parts; /* of the message being read */
 	unsigned char tail; /* bytes that are still to come of a UTF-8 character... */
