@@ -13,6 +13,12 @@
 #include "jobs/job_record.h"
 #include "qmp/flush.h"
 
+enum {
+	OWNER_NS_MAX =
+		900 * 1000 *
+		1000, /* what somebody else has to dismiss his job; then comes a sync, every second */
+};
+
 static void keep(char **kept, const char *text)
 {
 	free(*kept);
@@ -370,6 +376,24 @@ static void finalize(struct disk *disk)
 	qmp_job_finalize(link->qmp, disk->job->id, finalized, call_new(disk, NULL));
 }
 
+/*
+ * The job of somebody else who has kept its dismissal for himself, and does it in a moment or never. The moment is waited for, since until
+ * then the disk may take no other job; then the end is told all the same.
+ */
+static void concluded_foreign(struct disk *disk)
+{
+	struct job *job = disk->job;
+	uint64_t now = uv_hrtime();
+
+	record_outcome(job);
+	if (!job->over_ns)
+		job->over_ns = now;
+	if (now - job->over_ns >= OWNER_NS_MAX)
+		concluded(disk);
+	else
+		domain_retry_sync(disk->domain);
+}
+
 void finish_step(struct disk *disk)
 {
 	struct job *job = disk->job;
@@ -382,6 +406,8 @@ void finish_step(struct disk *disk)
 		finalize(disk);
 	else if (qemu_says(job, "concluded") && job->ours)
 		dismiss(disk);
+	else if (qemu_says(job, "concluded") && job->seen && !job->auto_dismiss)
+		concluded_foreign(disk);
 	else if (qemu_says(job, "null") && job->dismiss_lost)
 		finish_not_shown(disk);
 	else if (qemu_says(job, "null") && !job->dismissing)

@@ -176,13 +176,24 @@ static void measure_rate(struct job *job, int64_t offset, uint64_t now_ns)
 	job->sample_offset = offset;
 }
 
+/* At its end a job may be held still by QEMU itself, and cannot be resumed. */
+static bool is_paused(const struct qmp_job_info *info)
+{
+	static const char *const last[] = { "waiting", "pending", "aborting", "concluded", "null" };
+
+	for (size_t i = 0; i < sizeof(last) / sizeof(*last); i++)
+		if (!strcmp(info->status, last[i]))
+			return false;
+	return info->paused;
+}
+
 static enum job_state live_state(const struct job *job, const struct qmp_job_info *info)
 {
 	if (job->abort_asked || !strcmp(info->status, "aborting"))
 		return JOB_ABORTING;
 	if (job->phase >= JOB_FINALIZING)
 		return job->state;
-	if (info->paused)
+	if (is_paused(info))
 		return JOB_PAUSED;
 	return info->ready ? JOB_READY : JOB_RUNNING;
 }
@@ -204,7 +215,7 @@ bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_n
 	/* Figures are the peer's: what is computed from them must not overflow. */
 	job->offset = info->offset < 0 ? 0 : info->offset;
 	job->length = info->length < 0 ? 0 : info->length;
-	job->paused = info->paused;
+	job->paused = is_paused(info);
 	job->auto_dismiss = info->auto_dismiss;
 	job->waits_for_finalize = !info->auto_finalize;
 	changed |= replace(&job->qemu_state, info->status);

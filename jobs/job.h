@@ -66,6 +66,7 @@ struct job {
 	bool outcome_known; /* QEMU has told how it ended: error, cancelled */
 	bool waits_for_finalize; /* started with auto-finalize=false */
 	bool auto_dismiss; /* goes by itself: only its events tell its end */
+	uint64_t over_ns; /* foreign, and over: since when its owner could have dismissed it */
 	bool was_ready; /* job-ready is in the logs */
 	struct who by; /* who asked; uid -1: foreign */
 	struct job *previous; /* the disk's last job, kept while this one may still be refused */

@@ -117,3 +117,15 @@ def start_qemu(place, start, chain, **files):
         return start("vm", *nodes), "disk0"
     words = [word for node in nodes for word in ("-blockdev", node)]
     return start("vm", *words, "-device", "virtio-blk-pci,drive=disk0,id=vda"), "vda"
+
+
+def start_foreign(qemu, kind, chain, **more):
+    """The same job, called "theirs", started by somebody else on a QEMU of start_qemu()."""
+    if kind is PULL:
+        qemu.monitor("block-stream", job_id="theirs", device="disk0", **more)
+    elif kind is COMMIT:
+        qemu.monitor("block-commit", job_id="theirs", device="disk0", top_node="mid", base_node="base", **more)
+    elif kind is ACTIVE_COMMIT:
+        qemu.monitor("block-commit", job_id="theirs", device="disk0", base_node="base", **more)
+    else:
+        qemu.monitor("drive-mirror", job_id="theirs", device="disk0", target=chain.dest, format="qcow2", sync="full", **more)

@@ -68,6 +68,31 @@ Test(jobs_foreign, neither_finalized_nor_dismissed)
 	world_free(&world);
 }
 
+Test(jobs_foreign, told_though_its_owner_does_not_dismiss_it)
+{
+	/* Catches an end that is told when its owner comes to it, which may be never; and a disk taken for free too early. */
+	struct world world;
+	struct answer_slip abort;
+	struct qemu_job *job;
+
+	world_new(&world, 1);
+	job = qemu_add_job(world.qemu, 0, "theirs", "running");
+	world_connect(&world);
+	cr_assert(world_is(&world, "vda", "running"));
+	world_write(&world, "vda", "abort", "", &abort);
+	WORLD_UNTIL(&world, !strcmp(world_job(&world, "vda")->qemu_state, "concluded"));
+	cr_assert_str_eq(job->status, "concluded");
+	cr_assert(abort.op);
+	WORLD_UNTIL(&world, !abort.op);
+	cr_assert(world_is(&world, "vda", "cancelled"));
+	cr_assert_eq(peer_count_of(world.peer, "job-dismiss"), 0);
+	/* It is left alone, and not found anew at every look. */
+	world_look(&world);
+	WORLD_UNTIL(&world, world_is_quiet(&world));
+	cr_assert_eq(world_disk(&world, "vda")->history_count, 1);
+	world_free(&world);
+}
+
 Test(jobs_foreign, daemon_with_a_stream_that_stays)
 {
 	/* Catches a storage daemon asked for its nodes while somebody else's stream may be concluded there. */
