@@ -116,16 +116,11 @@ static void looked(uv_work_t *work, int status)
 	free(listing);
 }
 
-static bool is_remote(const struct domain *domain)
-{
-	return !strncmp(domain->address, "tcp:", 4) || !strncmp(domain->address, "exec:", 5);
-}
-
 static bool may_list(struct op *op, const struct word *word)
 {
 	const struct domain *unknown = unknown_user(op->target.model);
 
-	if (is_remote(op->target.disk->domain))
+	if (domain_is_remote(op->target.disk->domain))
 		op_refuse_at(op, -EOPNOTSUPP, word->offset, word->length,
 			     "QEMU is reached over a network or a command: its files are not those "
 			     "of this host");

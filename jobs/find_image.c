@@ -145,5 +145,14 @@ void disk_find_image(struct op *op, const struct word *word, find_image_fn found
 		found(op, -1, data);
 		return;
 	}
+	/* The files of another host cannot be looked at. */
+	if (domain_is_remote(disk->domain)) {
+		op_refuse_at(op, -ENOENT, word->offset, word->length,
+			     "%s is not in the chain of this disk, as QEMU names its images: see "
+			     "`chain`",
+			     word->text);
+		found(op, -1, data);
+		return;
+	}
 	search_files(op, word, found, data);
 }

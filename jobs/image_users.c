@@ -15,6 +15,7 @@
 struct use {
 	char *path;
 	char *user; /* "web1/vda" */
+	bool remote; /* on another host: known by name only */
 };
 
 struct check {
@@ -25,6 +26,7 @@ struct check {
 	size_t image_count;
 	struct use *uses;
 	size_t use_count;
+	bool remote; /* the images are */
 	long image, use; /* found; -1: none */
 	image_free_fn checked;
 	void *data;
@@ -43,17 +45,20 @@ static void check_free(struct check *check)
 	free(check);
 }
 
-static bool same_file(const char *path, const struct stat *file, const char *other)
+static bool same_file(const char *path, const struct stat *file, const struct use *use)
 {
 	struct stat status;
 
-	if (!strcmp(path, other))
+	if (!strcmp(path, use->path))
 		return true;
-	return file->st_ino && stat(other, &status) == 0 && status.st_dev == file->st_dev &&
-	       status.st_ino == file->st_ino;
+	return file->st_ino && !use->remote && stat(use->path, &status) == 0 &&
+	       status.st_dev == file->st_dev && status.st_ino == file->st_ino;
 }
 
-/* In the pool. */
+/*
+ * In the pool. Names that are equal are taken for one file, whatever hosts they are on: two QEMUs may well share a folder over the
+ * network.
+ */
 static void compare(uv_work_t *work)
 {
 	struct check *check = work->data;
@@ -61,10 +66,10 @@ static void compare(uv_work_t *work)
 	for (size_t i = 0; i < check->image_count && check->use < 0; i++) {
 		struct stat file = { 0 };
 
-		if (stat(check->images[i], &file) < 0)
+		if (check->remote || stat(check->images[i], &file) < 0)
 			file.st_ino = 0;
 		for (size_t j = 0; j < check->use_count && check->use < 0; j++) {
-			if (!same_file(check->images[i], &file, check->uses[j].path))
+			if (!same_file(check->images[i], &file, &check->uses[j]))
 				continue;
 			check->image = (long)i;
 			check->use = (long)j;
@@ -100,6 +105,7 @@ static void add_uses(struct check *check, const struct disk *disk)
 		struct use *use = &check->uses[check->use_count++];
 
 		use->path = strdup(disk->chain[i].path);
+		use->remote = domain_is_remote(disk->domain);
 		if (asprintf(&use->user, "%s/%s", disk->domain->name, disk->name) < 0)
 			abort();
 	}
@@ -118,6 +124,7 @@ void disk_check_users(struct op *op, size_t first, size_t last, image_free_fn ch
 	check->op = op->id;
 	check->generation = disk->generation;
 	check->image = check->use = -1;
+	check->remote = domain_is_remote(disk->domain);
 	check->checked = checked;
 	check->data = data;
 	for (size_t i = first; i <= last; i++)

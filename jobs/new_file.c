@@ -4,6 +4,9 @@
 #include "jobs/new_file.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uv.h>
@@ -18,6 +21,8 @@ struct check {
 	uint64_t generation;
 	size_t offset, length; /* of the word */
 	struct who by;
+	struct domain *domain; /* on another host; else NULL */
+	char node[32];
 	char *path, *canonical;
 	bool reuse;
 	int error;
@@ -43,9 +48,8 @@ static void look(uv_work_t *work)
 					&check->canonical, &check->reason);
 }
 
-static void looked(uv_work_t *work, int status)
+static void decide(struct check *check)
 {
-	struct check *check = work->data;
 	struct op *op = op_find(check->model, check->op);
 	const char *path = NULL;
 
@@ -59,6 +63,89 @@ static void looked(uv_work_t *work, int status)
 		path = check->canonical;
 	check->checked(path ? op : NULL, path, check->data);
 	check_free(check);
+}
+
+static void looked(uv_work_t *work, int status)
+{
+	decide(work->data);
+}
+
+/* --- on another host: QEMU itself is made to look, by opening the file --- */
+
+__attribute__((format(printf, 3, 4))) static void say_no(struct check *check, int error,
+							 const char *format, ...)
+{
+	va_list arguments;
+
+	check->error = error;
+	va_start(arguments, format);
+	if (vasprintf(&check->reason, format, arguments) < 0)
+		abort();
+	va_end(arguments);
+}
+
+static bool ends_in(const char *text, const char *end)
+{
+	size_t length = strlen(text), rest = strlen(end);
+
+	return length >= rest && !strcmp(text + length - rest, end);
+}
+
+static void closed(void *data, const struct qmp_error *error)
+{
+	struct check *check = data;
+
+	if (error && error->code != -EHOSTDOWN)
+		domain_log(check->domain, "the node %s, by which %s was looked at, is left: %s",
+			   check->node, check->path, error->text);
+	decide(check);
+}
+
+static void opened(void *data, const struct qmp_error *error)
+{
+	struct check *check = data;
+
+	if (!error) {
+		say_no(check, -EEXIST,
+		       "%s is there already: name another file, or say reuse to overwrite it",
+		       check->path);
+		qmp_blockdev_del(check->domain->link->qmp, check->node, closed, check);
+		return;
+	}
+	if (error->code != -EREMOTEIO)
+		say_no(check, error->code, "%s", error->text);
+	else if (ends_in(error->text, ": No such file or directory"))
+		check->canonical = strdup(check->path);
+	else
+		say_no(check, -EREMOTEIO,
+		       "whether something is there cannot be told (say reuse to overwrite it): %s",
+		       error->text);
+	decide(check);
+}
+
+static void look_from_afar(struct check *check, struct domain *domain)
+{
+	/* In a QEMU's life no name may come twice, as one whose connection was lost in between is left there. */
+	uint64_t number = check->op ^ uv_hrtime();
+
+	check->domain = domain;
+	snprintf(check->node, sizeof(check->node), "blockjobfs-look-%012" PRIx64,
+		 number & 0xffffffffffff);
+	if (!policy_is_owner(&check->by)) {
+		say_no(check, -EPERM,
+		       "on another host only the mount's owner may have images made");
+	} else if (check->reuse) {
+		check->canonical = strdup(check->path);
+	} else if (!qmp_has(domain->link->features, QMP_HAS_BLOCKDEV_ADD)) {
+		say_no(check, -EOPNOTSUPP,
+		       "this QEMU cannot be asked whether something is there (it has no %s): say "
+		       "reuse to overwrite it",
+		       qmp_feature_name(QMP_HAS_BLOCKDEV_ADD));
+	} else {
+		qmp_blockdev_add_file(domain->link->qmp, check->node, check->path, opened, check);
+		return;
+	}
+	decide(check);
 }
 
 void new_file_check(struct op *op, const struct word *word, bool reuse, new_file_fn checked,
@@ -88,6 +175,8 @@ void new_file_check(struct op *op, const struct word *word, bool reuse, new_file
 		.data = data,
 	};
 	check->work.data = check;
-	if (uv_queue_work(check->model->loop, &check->work, look, looked))
+	if (domain_is_remote(op->target.disk->domain))
+		look_from_afar(check, op->target.disk->domain);
+	else if (uv_queue_work(check->model->loop, &check->work, look, looked))
 		abort(); /* only for a NULL function */
 }

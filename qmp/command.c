@@ -217,6 +217,18 @@ void qmp_job_set_speed(struct qmp_link *link, const char *job, int64_t speed, qm
 		   data);
 }
 
+void qmp_blockdev_add_file(struct qmp_link *link, const char *node, const char *path,
+			   qmp_done_fn done, void *data)
+{
+	struct qmp_value *arguments = qmp_add_text(qmp_object(), "driver", "file");
+
+	qmp_add_text(arguments, "node-name", node);
+	qmp_add_text(arguments, "filename", path);
+	qmp_add_flag(arguments, "read-only", true);
+	qmp_add_text(arguments, "locking", "off");
+	send_plain(link, "blockdev-add", arguments, done, data);
+}
+
 void qmp_blockdev_del(struct qmp_link *link, const char *node, qmp_done_fn done, void *data)
 {
 	send_plain(link, "blockdev-del", qmp_add_text(qmp_object(), "node-name", node), done, data);

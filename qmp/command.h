@@ -75,6 +75,9 @@ void qmp_job_dismiss(struct qmp_link *link, const char *job, qmp_done_fn done, v
 void qmp_job_cancel(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 void qmp_job_set_speed(struct qmp_link *link, const char *job, int64_t speed, qmp_done_fn done,
 		       void *data);
+/* A node for the file @path, opened for reading and without a lock. A node's name has at most 31 bytes. */
+void qmp_blockdev_add_file(struct qmp_link *link, const char *node, const char *path,
+			   qmp_done_fn done, void *data);
 void qmp_blockdev_del(struct qmp_link *link, const char *node, qmp_done_fn done, void *data);
 void qmp_quit(struct qmp_link *link, qmp_done_fn done, void *data);
 

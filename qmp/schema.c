@@ -33,6 +33,7 @@ static const struct feature {
 	[QMP_HAS_BLOCK_GRAPH] = { "x-debug-query-block-graph", NULL, "x-debug-query-block-graph" },
 	[QMP_HAS_FLAT_NODES] = { "query-named-block-nodes", "flat",
 				 "query-named-block-nodes flat" },
+	[QMP_HAS_BLOCKDEV_ADD] = { "blockdev-add", NULL, "blockdev-add" },
 	[QMP_HAS_BLOCKDEV_DEL] = { "blockdev-del", NULL, "blockdev-del" },
 	[QMP_HAS_HUMAN_MONITOR] = { "human-monitor-command", NULL, "human-monitor-command" },
 	[QMP_HAS_REOPEN] = { "blockdev-reopen", "options", "blockdev-reopen" },

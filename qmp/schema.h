@@ -27,6 +27,7 @@ enum qmp_feature {
 	QMP_HAS_BLOCK_JOB_CANCEL, /* the soft one */
 	QMP_HAS_BLOCK_GRAPH, /* x-debug-query-block-graph */
 	QMP_HAS_FLAT_NODES, /* query-named-block-nodes flat */
+	QMP_HAS_BLOCKDEV_ADD,
 	QMP_HAS_BLOCKDEV_DEL,
 	QMP_HAS_HUMAN_MONITOR,
 	QMP_HAS_REOPEN, /* blockdev-reopen, with a list of options */

@@ -59,6 +59,7 @@ void peer_set_defaults(struct peer *peer)
 		"{'meta-type': 'command', 'name': 'block-stream', 'arg-type': '5'},"
 		"{'meta-type': 'command', 'name': 'x-debug-query-block-graph', 'arg-type': '0'},"
 		"{'meta-type': 'command', 'name': 'query-named-block-nodes', 'arg-type': '6'},"
+		"{'meta-type': 'command', 'name': 'blockdev-add', 'arg-type': '14'},"
 		"{'meta-type': 'command', 'name': 'blockdev-del', 'arg-type': '7'},"
 		"{'meta-type': 'command', 'name': 'human-monitor-command', 'arg-type': '8'},"
 		"{'meta-type': 'command', 'name': 'blockdev-reopen', 'arg-type': '9'},"

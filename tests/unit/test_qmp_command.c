@@ -35,7 +35,9 @@ static void on_closed(void *data, int code, const char *reason)
 	((struct wire *)data)->link = NULL;
 }
 
-static const struct qmp_link_handlers handlers = { on_ready, on_busy, on_event, on_closed };
+static const struct qmp_link_handlers handlers = {
+	.ready = on_ready, .busy = on_busy, .event = on_event, .closed = on_closed
+};
 
 static bool is_ready(void *data)
 {

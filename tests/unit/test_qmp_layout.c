@@ -244,7 +244,9 @@ static bool is_called(void *asked)
 	return ((struct asked *)asked)->called > 0;
 }
 
-static const struct qmp_link_handlers handlers = { on_ready, on_nothing, on_event, on_closed };
+static const struct qmp_link_handlers handlers = {
+	.ready = on_ready, .busy = on_nothing, .event = on_event, .closed = on_closed
+};
 
 static void ask(struct qmp_link *link, struct peer *peer, unsigned long bits, int code,
 		const char *wanted)
