@@ -102,10 +102,11 @@ class SmallFolder:
         subprocess.run(["mount", "-o", f"remount,size={mib}M", self.path], check=True)
 
 
-def failing(path, event, number, once):
-    """The file of an image whose reads or writes of data fail with an errno: once only, or for ever."""
-    rule = {"event": event, "errno": number, "once": once, "immediately": False}
-    return {"driver": "blkdebug", "image": {"driver": "file", "filename": path}, "inject-error": [rule]}
+def failing(path, event, number, once, late=False):
+    """The file of an image whose reads or writes of data fail with an errno: once only, or for ever; the first, or the third."""
+    rule = {"event": event, "errno": number, "once": once, "immediately": False, **({"state": 3} if late else {})}
+    return {"driver": "blkdebug", "image": {"driver": "file", "filename": path}, "inject-error": [rule],
+            "set-state": [{"event": event, "state": state, "new_state": state + 1} for state in (1, 2)]}
 
 
 def start_qemu(place, start, chain, **files):
