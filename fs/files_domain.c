@@ -3,6 +3,11 @@
  */
 #include "fs/files.h"
 
+#include <errno.h>
+#include <stdlib.h>
+#include "fs/verbs.h"
+#include "jobs/policy.h"
+
 static void show_address(const struct place *place, struct text *out)
 {
 	show_line(out, place->domain->address);
@@ -27,6 +32,56 @@ static void show_error(const struct place *place, struct text *out)
 		text_puts(out, place->domain->error);
 }
 
+/* --- allow --- */
+
+static void show_allow(const struct place *place, struct text *out)
+{
+	verbs_show(policy_verbs(place->domain), out);
+	text_puts(out, "\n");
+}
+
+static void refuse_verb(struct op *op, const struct word *word, size_t bad, size_t length)
+{
+	struct text *all = text_new();
+
+	verbs_show(NULL, all);
+	op_refuse_at(op, -EINVAL, word->offset, word->length,
+		     "%.*s%sis no verb: those are %s, with commas between; or all, or none",
+		     length > 64 ? 64 : (int)length, word->text + bad, length ? " " : "it ",
+		     text_bytes(all));
+	text_free(all);
+}
+
+static void write_allow(struct op *op, const struct command *command)
+{
+	const struct word *word = command_word(command, "verbs");
+	size_t bad, bad_length;
+	char *verbs = NULL;
+
+	if (!policy_is_owner(&op->by)) {
+		op_refuse(op, -EPERM, "only the mount's owner says what the others may do");
+		return;
+	}
+	if (word && !verbs_read(word->text, &verbs, &bad, &bad_length)) {
+		refuse_verb(op, word, bad, bad_length);
+		return;
+	}
+	policy_set_domain_verbs(op->target.domain, verbs);
+	free(verbs);
+	op_complete(op, 0);
+}
+
+static const struct key allow_keys[] = {
+	{
+		.name = "verbs",
+		.kind = KEY_TEXT,
+		.positional = true,
+		.shown = "VERB[,VERB...]|all|none",
+		.help = "names of the disks' control files; without it: as -o allow= says",
+	},
+	{ 0 },
+};
+
 const struct file domain_files[] = {
 	{
 		.name = "address",
@@ -50,6 +105,16 @@ const struct file domain_files[] = {
 		.show = show_error,
 		.help = "why the last thing asked of it failed, or why the link is down; empty if "
 			"all is well",
+	},
+	{
+		.name = "allow",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_POLICY,
+		.show = show_allow,
+		.write = write_allow,
+		.keys = allow_keys,
+		.help = "The commands that users to whom this domain was delegated may give: names "
+			"of the disks' control files. Only the mount's owner changes it.",
 	},
 	{
 		.name = "events",

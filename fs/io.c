@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <utlist.h>
+#include "jobs/policy.h"
 
 static void give_error(struct reply *reply, int error)
 {
@@ -248,6 +249,8 @@ void io_write(struct reply *reply, const char *bytes)
 	reason = no_command(file, reply, bytes);
 	face_node_busy(reply->face, reply->node);
 	if (!reply_park(reply, op))
+		return;
+	if (place.disk && !policy_may(op, place.file->name))
 		return;
 	if (reason)
 		op_refuse(op, -EINVAL, "%s", reason);

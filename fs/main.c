@@ -19,7 +19,9 @@
 #include "fs/options.h"
 #include "fs/session.h"
 #include "fs/toucher.h"
+#include "fs/verbs.h"
 #include "jobs/journal.h"
+#include "jobs/policy.h"
 #include "jobs/state_folder.h"
 
 enum {
@@ -144,6 +146,21 @@ static void on_settled(void *data, const char *error)
 		daemon_end(daemon, failure);
 }
 
+/* What callers other than the owner may do. */
+static void set_policy(struct daemon *daemon, char **failure)
+{
+	const struct options *options = &daemon->options;
+	struct policy *policy = daemon->model->policy;
+	size_t bad, bad_length;
+	char *verbs = NULL;
+
+	if (options->allow && verbs_read(options->allow, &verbs, &bad, &bad_length))
+		policy_set_verbs(policy, verbs);
+	free(verbs);
+	for (size_t i = 0; !*failure && i < options->image_dir_count; i++)
+		policy_add_folder(policy, options->image_dirs[i], failure);
+}
+
 static void start_signals(struct daemon *daemon)
 {
 	static const int numbers[SIGNALS] = { SIGTERM, SIGINT, SIGHUP };
@@ -212,6 +229,8 @@ static void start(struct daemon *daemon)
 	if (!failure)
 		daemon->session = session_new(&daemon->loop, &daemon->face, &daemon->options.mount,
 					      &session_handlers, daemon, &failure);
+	if (!failure)
+		set_policy(daemon, &failure);
 	for (size_t i = 0; !failure && i < daemon->options.source_count; i++)
 		model_add(daemon->model, &daemon->sources[i], &failure);
 	if (failure)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "fs/log.h"
 #include "fs/mount.h"
+#include "fs/verbs.h"
 
 enum {
 	TIMEOUT_S_DEFAULT = 10,
@@ -24,6 +25,8 @@ enum {
 	KEY_HELP,
 	KEY_VERSION,
 	KEY_LIST_FILES,
+	KEY_IMAGE_DIR,
+	KEY_ALLOW,
 };
 
 #define TEXT(template, member)                                \
@@ -46,6 +49,8 @@ static const struct fuse_opt templates[] = {
 	FUSE_OPT_KEY("-V", KEY_VERSION),
 	FUSE_OPT_KEY("--version", KEY_VERSION),
 	FUSE_OPT_KEY("--list-files", KEY_LIST_FILES),
+	FUSE_OPT_KEY("image_dir=", KEY_IMAGE_DIR),
+	FUSE_OPT_KEY("allow=", KEY_ALLOW),
 	FUSE_OPT_END,
 };
 
@@ -74,14 +79,23 @@ static bool is_dropped(const char *option)
 	return false;
 }
 
-static void add_word(struct options *options, const char *word)
+static void add_word(char ***words, size_t *count, const char *word)
 {
-	size_t size = (options->source_count + 1) * sizeof(*options->sources);
-
-	options->sources = realloc(options->sources, size);
-	if (!options->sources)
+	*words = realloc(*words, (*count + 1) * sizeof(**words));
+	if (!*words || !((*words)[(*count)++] = strdup(word)))
 		abort();
-	options->sources[options->source_count++] = strdup(word);
+}
+
+/* The commas of the list are those between options: what follows it comes as options of their own, if they are verbs. */
+static void add_allowed(struct options *options, const char *verbs)
+{
+	char *list;
+
+	if (asprintf(&list, "%s%s%s", options->allow ? options->allow : "",
+		     options->allow ? "," : "", verbs) < 0)
+		abort();
+	free(options->allow);
+	options->allow = list;
 }
 
 /* 1: libfuse shall see it, 0: taken. */
@@ -91,7 +105,13 @@ static int on_option(void *data, const char *word, int key, struct fuse_args *ar
 
 	switch (key) {
 	case FUSE_OPT_KEY_NONOPT:
-		add_word(options, word);
+		add_word(&options->sources, &options->source_count, word);
+		return 0;
+	case KEY_IMAGE_DIR:
+		add_word(&options->image_dirs, &options->image_dir_count, strchr(word, '=') + 1);
+		return 0;
+	case KEY_ALLOW:
+		add_allowed(options, strchr(word, '=') + 1);
 		return 0;
 	case KEY_DEBUG:
 		options->debug = true;
@@ -113,6 +133,8 @@ static int on_option(void *data, const char *word, int key, struct fuse_args *ar
 		options->allow_other = true;
 	else if (!strcmp(word, "ro"))
 		options->read_only = true;
+	else if (options->allow && verb_is_known(word, strlen(word)))
+		add_allowed(options, word);
 	else if (!is_dropped(word))
 		return 1;
 	return 0;
@@ -160,6 +182,27 @@ static int make_absolute(char **path, const char *option, char **error)
 		abort();
 	free(*path);
 	*path = whole;
+	return 0;
+}
+
+static int read_policy(struct options *options, char **error)
+{
+	size_t bad, length;
+	char *verbs = NULL;
+	bool known = !options->allow || verbs_read(options->allow, &verbs, &bad, &length);
+
+	free(verbs);
+	if (!known && length)
+		return fail(error, "allow=%s: %.*s is no verb, such as pull or speed",
+			    options->allow, (int)length, options->allow + bad);
+	if (!known)
+		return fail(error, "allow=: want verbs such as pull or speed, or all, or none");
+	for (size_t i = 0; i < options->image_dir_count; i++) {
+		if (!*options->image_dirs[i])
+			return fail(error, "image_dir=: want a folder");
+		if (make_absolute(&options->image_dirs[i], "image_dir", error))
+			return -1;
+	}
 	return 0;
 }
 
@@ -224,7 +267,7 @@ int options_read(struct options *options, int argc, char **argv, char **error)
 		return 0;
 	if (read_timeout(options, error) ||
 	    make_absolute(&options->runtime_dir, "runtime_dir", error) ||
-	    make_absolute(&options->state_dir, "state_dir", error) ||
+	    make_absolute(&options->state_dir, "state_dir", error) || read_policy(options, error) ||
 	    take_mountpoint(options, error))
 		return -1;
 	add_mount_options(options);
@@ -236,6 +279,10 @@ void options_clear(struct options *options)
 	for (size_t i = 0; i < options->source_count; i++)
 		free(options->sources[i]);
 	free(options->sources);
+	for (size_t i = 0; i < options->image_dir_count; i++)
+		free(options->image_dirs[i]);
+	free(options->image_dirs);
+	free(options->allow);
 	free(options->mountpoint);
 	free(options->runtime_dir);
 	free(options->state_dir);
@@ -273,6 +320,11 @@ void options_help(FILE *out)
 		"                           the runtime folder)\n"
 		"    -o format=FMT          format of image sources, instead of what qemu-img "
 		"says\n"
+		"    -o image_dir=DIR       others than the mount's owner may have images made "
+		"and\n"
+		"                           deleted below it, and nowhere else (may be "
+		"repeated)\n"
+		"    -o allow=VERB,...      the commands that others have: pull, speed, ... (all)\n"
 		"    -o ro                  watch only\n"
 		"    -o allow_other         let other users in (always as root)\n"
 		"    -o OPTION              mount options as in fuse(8)\n"

@@ -15,6 +15,9 @@ struct options {
 	unsigned timeout_s;
 	char *runtime_dir; /* absolute; NULL: the default */
 	char *state_dir; /* absolute; NULL: below the runtime folder */
+	char **image_dirs; /* absolute */
+	size_t image_dir_count;
+	char *allow; /* -o allow=, its verbs with commas between; NULL: not given */
 	char *format; /* of image sources; NULL: as probed */
 	char **sources; /* as given */
 	size_t source_count;

@@ -87,11 +87,15 @@ void policy_set_domain_verbs(struct domain *domain, const char *verbs)
 		journal_drop(domain->model->journal, key);
 	}
 	free(key);
+	domain_changed(domain, TOPIC_POLICY);
 }
 
 void policy_forget_domain(struct domain *domain)
 {
-	policy_set_domain_verbs(domain, NULL);
+	char *key = key_of(domain);
+
+	journal_drop(domain->model->journal, key);
+	free(key);
 }
 
 const char *policy_verbs(const struct domain *domain)
@@ -119,7 +123,7 @@ bool policy_may(struct op *op, const char *verb)
 	const struct domain *domain = op->target.disk ? op->target.disk->domain : op->target.domain;
 	const char *verbs = domain ? policy_verbs(domain) : op->target.model->policy->verbs;
 
-	if (!verbs || policy_is_owner(&op->by) || has_word(verbs, verb))
+	if (!verbs || !strcmp(verbs, "all") || policy_is_owner(&op->by) || has_word(verbs, verb))
 		return true;
 	op_refuse(op, -EPERM,
 		  "%s is for the mount's owner alone in this domain: the others have %s (`allow`)",

@@ -64,7 +64,7 @@ int policy_unlink(const struct policy *policy, const struct who *by, const char 
 
 /*
  * The verbs are the names of the disks' control files. @verbs: names with commas between, checked by fs/ (they are the rows' names);
- * "" for none; NULL for all. `-o allow=` is for every domain that has no list of its own.
+ * "" for none; "all", or NULL where nothing was said, for all. `-o allow=` is for every domain that has no list of its own.
  */
 void policy_set_verbs(struct policy *policy, const char *verbs);
 /* A new domain: takes its list from the journal. */

@@ -19,6 +19,7 @@ enum topic {
 	TOPIC_ERROR,
 	TOPIC_HISTORY,
 	TOPIC_EVENTS,
+	TOPIC_POLICY, /* who may do what */
 	TOPIC_COUNT,
 };
 

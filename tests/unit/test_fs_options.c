@@ -128,6 +128,33 @@ Test(fs_options, options_of_mount_and_fstab)
 	options_clear(&options);
 }
 
+/* Would catch: the verbs after the first comma taken for options of the mount, folders that hang on where it was started. */
+Test(fs_options, what_others_may_do)
+{
+	struct options options;
+	char *error, *words;
+
+	cr_assert_eq(read_words(&options, &error,
+				"-o allow=pull,speed,nofail,pause,image_dir=/pool,image_dir=sub "
+				"-o abort s /mnt"),
+		     0, "%s", error);
+	words = left(&options);
+	cr_assert(!strstr(words, "speed") && !strstr(words, "pause") && !strstr(words, "abort"));
+	free(words);
+	cr_assert_str_eq(options.allow, "pull,speed,pause,abort");
+	cr_assert_eq(options.image_dir_count, 2);
+	cr_assert_str_eq(options.image_dirs[0], "/pool");
+	cr_assert(options.image_dirs[1][0] == '/' && strstr(options.image_dirs[1], "/sub"));
+	options_clear(&options);
+	assert_taken("-o allow=none s /mnt");
+	assert_taken("-o allow=all s /mnt");
+	assert_taken("-o allow=pull\\,speed s /mnt");
+	assert_refused("-o allow=spede s /mnt", "spede is no verb");
+	assert_refused("-o allow=progress s /mnt", "progress is no verb");
+	assert_refused("-o allow= s /mnt", "allow=");
+	assert_refused("-o image_dir= s /mnt", "image_dir=");
+}
+
 Test(fs_options, help_and_the_like_need_no_more_words)
 {
 	struct options options;
