@@ -101,7 +101,7 @@ void domain_settle(struct domain *domain)
 void domain_synced(struct domain *domain)
 {
 	domain->link->synced = true;
-	domain->link->retry_ms = RECONNECT_MS_MIN;
+	reconnect_synced(domain);
 	domain_set_link_error(domain, NULL);
 	domain_set_state(domain, DOMAIN_CONNECTED, NULL);
 	domain_settle(domain);
@@ -168,6 +168,15 @@ static void link_ready(void *owner)
 
 	domain->model->metrics.connects++;
 	qmp_query_features(domain->link->qmp, features_known, domain);
+}
+
+/* Somebody is there: a socket has taken us, a command runs. As long as nobody is, `disconnected` stays, with its reason. */
+static void link_reached(void *owner)
+{
+	struct domain *domain = owner;
+
+	if (domain->state == DOMAIN_DISCONNECTED)
+		domain_set_state(domain, DOMAIN_CONNECTING, NULL);
 }
 
 static void link_busy(void *owner)
@@ -239,7 +248,7 @@ static void jobs_after_loss(struct domain *domain, int code)
 	domain->link->finalizing = 0;
 }
 
-static void retry_later(struct domain *domain, unsigned ms)
+void domain_retry_in(struct domain *domain, unsigned ms)
 {
 	struct domain_link *link = domain->link;
 
@@ -250,7 +259,7 @@ static void retry_later(struct domain *domain, unsigned ms)
 void domain_link_closed(struct domain *domain, int code, const char *reason)
 {
 	struct domain_link *link = domain->link;
-	bool was_ready = link->ready;
+	bool was_synced = link->synced;
 
 	link->qmp = NULL;
 	link->gone = qemu_is_gone(code);
@@ -266,10 +275,7 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 		return; /* the engine tries its next way of coming up */
 	if (!domain->engine)
 		domain_settle(domain); /* an engine is coming up, or says that it does not */
-	retry_later(domain, was_ready ? 0 : link->retry_ms);
-	if (!was_ready && link->retry_ms < RECONNECT_MS_MAX)
-		link->retry_ms = link->retry_ms * 2 > RECONNECT_MS_MAX ? RECONNECT_MS_MAX
-								       : link->retry_ms * 2;
+	reconnect_lost(domain, was_synced);
 }
 
 static void link_answered(void *owner, const char *command, uint64_t ns, bool failed)
@@ -285,6 +291,7 @@ static void link_closed(void *owner, int code, const char *reason)
 }
 
 static const struct qmp_link_handlers link_handlers = {
+	.reached = link_reached,
 	.ready = link_ready,
 	.busy = link_busy,
 	.event = link_event,
@@ -297,10 +304,11 @@ void domain_connect(struct domain *domain)
 	struct domain_link *link = domain->link;
 	struct qmp_address address = { domain->transport, domain->socket };
 
-	if (!link->qmp && !link->stopping)
-		link->qmp =
-			qmp_link_open(domain->model->loop, &address,
-				      domain->model->settings.timeout_ms, &link_handlers, domain);
+	if (link->qmp || link->stopping)
+		return;
+	reconnect_attempt(domain);
+	link->qmp = qmp_link_open(domain->model->loop, &address, domain->model->settings.timeout_ms,
+				  &link_handlers, domain);
 }
 
 bool domain_is_remote(const struct domain *domain)
@@ -322,7 +330,7 @@ void domain_retry(uv_timer_t *timer)
 
 void domain_retry_sync(struct domain *domain)
 {
-	retry_later(domain, 1000);
+	domain_retry_in(domain, 1000);
 }
 
 void domain_burst_over(uv_timer_t *timer)
@@ -387,7 +395,6 @@ struct domain *domain_new(struct model *model, const struct source *source)
 		abort();
 	domain->model = model;
 	domain->link->domain = domain;
-	domain->link->retry_ms = RECONNECT_MS_MIN;
 	domain->name = strdup(source->name);
 	domain->address = source_address(source);
 	domain->transport = source->kind == SOURCE_TCP	  ? QMP_TCP
@@ -410,6 +417,7 @@ struct domain *domain_new(struct model *model, const struct source *source)
 
 void domain_start(struct domain *domain)
 {
+	reconnect_begin(domain);
 	if (domain->engine)
 		engine_start(domain->engine);
 	else
@@ -435,6 +443,7 @@ void domain_stop(struct domain *domain)
 		qmp_link_close(link->qmp);
 	link->qmp = NULL;
 	link->ready = link->synced = false;
+	reconnect_close(domain);
 	uv_close((uv_handle_t *)&link->retry, timer_closed);
 	uv_close((uv_handle_t *)&link->burst, timer_closed);
 	uv_close((uv_handle_t *)&link->tick, timer_closed);
@@ -443,7 +452,7 @@ void domain_stop(struct domain *domain)
 
 bool domain_is_stopped(const struct domain *domain)
 {
-	return domain->link->timers == 0;
+	return domain->link->timers == 0 && domain->link->watches == 0;
 }
 
 void domain_free(struct domain *domain)

@@ -2,6 +2,7 @@
  * The side of a domain that talks to QEMU. Private to the files that do so together:
  *
  *	domain.c	the link: connect, reconnect, the state word; delivers events to the others
+ *	reconnect.c	when the next connection is tried
  *	sync.c		rebuilds the model from QEMU: jobs, then disks and chains; one at a time
  *	inventory.c	merges a layout into the domain's disks
  *	refresh.c	fresh figures of live jobs, shared by all who wait for them
@@ -19,8 +20,6 @@
 #include "qmp/command.h"
 
 enum {
-	RECONNECT_MS_MIN = 100,
-	RECONNECT_MS_MAX = 10000,
 	LOOK_NS_MIN = 250000000, /* how often at most somebody's look makes us look */
 	TICK_MS = 1000, /* how often figures of running jobs are asked for */
 	ERROR_BURST_MS = 200, /* failed requests so close to each other are one job-error */
@@ -35,7 +34,14 @@ struct domain_link {
 	uv_timer_t tick; /* figures of running jobs, for those who watch without reading */
 	uv_timer_t patience; /* is QEMU still there, while somebody waits for an abort? */
 	unsigned timers; /* open handles */
+	/* reconnect.c */
+	struct socket_watch
+		*watch; /* NULL: there is no socket's file, or an engine knows when it is there */
+	unsigned watches; /* not closed yet */
 	unsigned retry_ms;
+	uint64_t attempt_ms, synced_ms; /* when the last attempt, or the connection, began */
+	dev_t socket_device; /* that the attempt was made to */
+	ino_t socket_inode;
 	bool settled; /* the first attempt has come to something */
 	bool stopping; /* no reconnects */
 	bool link_error; /* domain->error tells why the link is down */
@@ -94,6 +100,20 @@ void domain_link_closed(struct domain *domain, int code, const char *reason);
 /* Of the timers `retry` and `burst`. */
 void domain_retry(uv_timer_t *timer);
 void domain_burst_over(uv_timer_t *timer);
+
+/* The timer `retry`, for whatever is to be tried again. */
+void domain_retry_in(struct domain *domain, unsigned ms);
+
+/* --- reconnect.c --- */
+/* Before the first attempt. */
+void reconnect_begin(struct domain *domain);
+/* An attempt is being made. */
+void reconnect_attempt(struct domain *domain);
+/* It has led to a connection. */
+void reconnect_synced(struct domain *domain);
+/* It has not, or the connection is over: there will be another attempt. @was_synced: it was one. */
+void reconnect_lost(struct domain *domain, bool was_synced);
+void reconnect_close(struct domain *domain);
 
 /* --- model.c --- */
 /* @error: the first attempt has failed in a way that the command line is to blame for. */

@@ -482,6 +482,8 @@ static void connected(void *owner, unsigned greeting_ms)
 	uv_update_time(link->loop);
 	link->busy_ms = uv_now(link->loop) + greeting_ms;
 	arm_timer(link);
+	if (link->handlers->reached && !link->let_go)
+		link->handlers->reached(link->owner);
 }
 
 static const struct transport_handlers transport_handlers = {

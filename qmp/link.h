@@ -2,7 +2,7 @@
  * One connection to one QMP monitor, from connect to the end. Whoever wants to stay connected opens a new link when one has closed
  * (jobs/domain.c).
  *
- * Order of calls to the owner: [busy] ready, then events and replies in the order they arrived, then closed. All that the
+ * Order of calls to the owner: reached, [busy] ready, then events and replies in the order they arrived, then closed. All that the
  * peer had sent is delivered before `closed`. Each command's reply function is called exactly once: with QEMU's answer, with
  * -ETIMEDOUT at its deadline, or with -EHOSTDOWN when the link ends (before `closed`). No callback runs inside
  * qmp_link_open(), qmp_link_send() or qmp_link_close(): they are only called from the loop.
@@ -33,6 +33,8 @@ typedef void (*qmp_reply_fn)(void *data, const struct qmp_error *error,
 			     const struct qmp_value *value);
 
 struct qmp_link_handlers {
+	/* There is a connection, and it is silent as yet. May be NULL. */
+	void (*reached)(void *owner);
 	/* Greeted, capabilities negotiated: commands may be sent. */
 	void (*ready)(void *owner);
 	/* Connected, but not greeted in time. The link goes on waiting; ready or closed follows. */

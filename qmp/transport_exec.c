@@ -219,7 +219,8 @@ static void not_running(uv_timer_t *timer)
 {
 	struct exec_transport *this = timer->data;
 
-	transport_ended(&this->base, (int)this->status, "a process cannot be started: %s",
+	/* Whatever the number is: it says nothing of QEMU. */
+	transport_ended(&this->base, -ECONNABORTED, "a process cannot be started: %s",
 			uv_strerror((int)this->status));
 }
 
