@@ -67,6 +67,14 @@ static const struct key pull_keys[] = {
 			"image: its path, or [N] for the N-th line of chain; by default all of it",
 	},
 	BANDWIDTH_KEY,
+	{
+		.name = "increment",
+		.kind = KEY_BYTES,
+		.shown = "SIZE",
+		.help = "stream the next SIZE bytes of the disk and park the job: paused, progress "
+			"is the "
+			"cursor; the next pull goes on from there, without increment to the end",
+	},
 	ON_ERROR_KEY,
 	START_KEYS,
 	{ 0 },
@@ -273,6 +281,9 @@ static void show_job(const struct place *place, struct text *out)
 	put_number(out, "bandwidth", job->speed, true);
 	put_number(out, "rate", job->rate, live && job->rate > 0);
 	put_number(out, "eta", job_eta(job), live && job_eta(job) >= 0);
+	put_number(out, "increment", job->increment, live && job->increment);
+	put_number(out, "mark", job->mark, live && job->mark);
+	put_text(out, "parked", live && job->parked ? "yes" : NULL);
 	put_time(out, "started", job->started);
 	put_time(out, "ended", job->ended);
 	put_text(out, "io-status", job->io_status);

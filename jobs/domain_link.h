@@ -32,6 +32,7 @@ struct domain_link {
 	uv_timer_t retry; /* the next connect, or the next try of a sync that failed */
 	uv_timer_t burst; /* tells bursts of failed requests */
 	uv_timer_t tick; /* figures of running jobs, for those who watch without reading */
+	uv_timer_t pace; /* the next step of a pull in increments */
 	uv_timer_t patience; /* is QEMU still there, while somebody waits for an abort? */
 	unsigned timers; /* open handles */
 	/* reconnect.c */
@@ -150,6 +151,8 @@ void domain_refresh(struct domain *domain);
 void refresh_tick(struct domain *domain);
 /* The link is gone: whoever waits gets -EHOSTDOWN. */
 void refresh_link_lost(struct domain *domain);
+/* What is wanted of a job that takes steps has changed: shows and tells its state. */
+void disk_job_reconsider(struct disk *disk);
 /* Takes over what QEMU says of a known live job; tells what has changed. */
 void disk_update_job(struct disk *disk, const struct qmp_job_info *info);
 

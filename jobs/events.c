@@ -128,6 +128,20 @@ void event_job_error(struct disk *disk, const char *operation, const char *actio
 	event_tell(model, line, disk->domain, disk);
 }
 
+void event_increment_done(struct disk *disk)
+{
+	struct model *model = disk->domain->model;
+	struct qmp_value *line = event_new(model, "increment-done", disk->domain, disk);
+	int64_t cur, end;
+
+	job_progress(disk->job, &cur, &end);
+	add_job(line, disk->job);
+	qmp_add_number(line, "cur", cur);
+	qmp_add_number(line, "end", end);
+	qmp_add_number(line, "mark", disk->job->mark);
+	event_tell(model, line, disk->domain, disk);
+}
+
 void event_job_ended(struct disk *disk)
 {
 	struct model *model = disk->domain->model;

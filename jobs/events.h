@@ -15,6 +15,8 @@ void event_plain(struct domain *domain, struct disk *disk, const char *event, co
 void event_job(struct disk *disk, const char *event);
 /* job-error: @count failed requests since the last such event. */
 void event_job_error(struct disk *disk, const char *operation, const char *action, uint64_t count);
+/* increment-done: the disk's job is parked, with cur, end and its mark. */
+void event_increment_done(struct disk *disk);
 /* The final event of the disk's job, with cur, end, error, result, released. */
 void event_job_ended(struct disk *disk);
 /* @errno_name: "EBUSY"; the domain or the disk may be NULL. */

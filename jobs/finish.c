@@ -170,6 +170,7 @@ void finish_link_lost(struct disk *disk)
 	 */
 	if (job->phase < JOB_CONCLUDED)
 		job->phase = JOB_LIVE;
+	job->step.commands = 0;
 	job->dismissing = job->flushing = job->giving_up = false;
 	/* If QEMU was told, it shows the job as aborting; if not, it runs on, and the one who asked knows of the loss. */
 	job->abort_asked = false;
@@ -421,6 +422,7 @@ static void status_changed(struct disk *disk, const char *status)
 	struct job *job = disk->job;
 
 	keep(&job->qemu_state, status);
+	job->step.still = false; /* until the figures of that are in */
 	if (qemu_says(job, "aborting") && job->state != JOB_ABORTING) {
 		job->state = JOB_ABORTING;
 		disk_changed(disk, TOPIC_JOB);
@@ -429,7 +431,8 @@ static void status_changed(struct disk *disk, const char *status)
 		domain_refresh(disk->domain);
 	else if (qemu_says(job, "pending") || qemu_says(job, "concluded") || qemu_says(job, "null"))
 		finish_step(disk);
-	else if (!qemu_says(job, "waiting") && !qemu_says(job, "aborting"))
+	else if (!qemu_says(job, "waiting") && !qemu_says(job, "aborting") &&
+		 !job->step.commands /* the last of their answers asks */)
 		domain_refresh(
 			disk->domain); /* it may be a drain that is over already: ask what is true */
 }

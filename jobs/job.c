@@ -134,6 +134,7 @@ void job_free(struct job *job)
 	free(job->error);
 	free(job->qemu_state);
 	free(job->io_status);
+	free(job->on_error);
 	free(job->flush_error);
 	free(job->io_operation);
 	free(job->io_action);
@@ -187,22 +188,55 @@ static bool is_paused(const struct qmp_job_info *info)
 	return info->paused;
 }
 
+/* A job that takes steps is paused by us again and again: whether it is held is not QEMU's to say. */
+static bool is_held(const struct job *job)
+{
+	bool stopped = job->io_status && strcmp(job->io_status, "ok") != 0;
+
+	return job->parked || job->user_paused || (stopped && !job->step.retry);
+}
+
+bool job_reconsider(struct job *job)
+{
+	enum job_state before = job->state;
+
+	if (!job->mark || job->abort_asked || job->phase != JOB_LIVE)
+		return false;
+	job->paused = is_held(job);
+	job->state = job->paused ? JOB_PAUSED : JOB_RUNNING;
+	return job->state != before;
+}
+
+/* True if the job stands still: no command that lets it go on is under way. */
+static bool stands_still(const struct job *job, const struct qmp_job_info *info)
+{
+	return !job->step.commands && info->paused && !strcmp(info->status, "paused");
+}
+
 static enum job_state live_state(const struct job *job, const struct qmp_job_info *info)
 {
 	if (job->abort_asked || !strcmp(info->status, "aborting"))
 		return JOB_ABORTING;
 	if (job->phase >= JOB_FINALIZING)
 		return job->state;
-	if (is_paused(info))
+	if (job->paused)
 		return JOB_PAUSED;
 	return info->ready ? JOB_READY : JOB_RUNNING;
 }
 
 bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_ns)
 {
-	enum job_state state = live_state(job, info);
-	bool changed = state != job->state || info->speed != job->speed;
+	bool steps = job->mark != 0, changed, flaps;
+	enum job_state state;
 
+	changed = replace(&job->io_status, info->io_status);
+	job->qemu_paused = info->paused;
+	job->step.still = stands_still(job, info);
+	if (steps && !job->parked && job->step.still && info->offset >= job->mark)
+		job->parked = changed = true;
+	job->paused = steps ? is_held(job) : is_paused(info);
+	state = live_state(job, info);
+	changed |= state != job->state || (!steps && info->speed != job->speed);
 	measure_rate(job, info->offset, now_ns);
 	/* QEMU calls both commit; only that of the active image becomes ready. */
 	if (info->ready && !strcmp(job->type, "commit")) {
@@ -211,15 +245,17 @@ bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_n
 	}
 	job->seen = true;
 	job->state = state;
-	job->speed = info->speed;
+	if (!steps)
+		job->speed = info->speed;
+	if (!job->step.commands)
+		job->step.limit = info->speed;
 	/* Figures are the peer's: what is computed from them must not overflow. */
 	job->offset = info->offset < 0 ? 0 : info->offset;
 	job->length = info->length < 0 ? 0 : info->length;
-	job->paused = is_paused(info);
 	job->auto_dismiss = info->auto_dismiss;
 	job->waits_for_finalize = !info->auto_finalize;
-	changed |= replace(&job->qemu_state, info->status);
-	changed |= replace(&job->io_status, info->io_status);
+	flaps = replace(&job->qemu_state, info->status);
+	changed |= flaps && !steps;
 	if (info->error)
 		changed |= replace(&job->error, info->error);
 	return changed;

@@ -28,6 +28,21 @@ enum job_state {
 	JOB_STATE_COUNT,
 };
 
+/* A job that is pulled in increments: the step that it takes or has taken last (jobs/increment.c). */
+struct step {
+	unsigned commands; /* under way: nothing that was looked up before they were sent counts */
+	int64_t offset; /* where it began */
+	int64_t moved; /* what came of it */
+	uint64_t began_ns, looked_ns;
+	bool looked; /* what came of it was seen */
+	bool still; /* the job stands still, and its figures are from after it stopped */
+	bool retry; /* though an I/O error has stopped the job */
+	unsigned idle_ms; /* for so long nothing has come of any */
+	int64_t limit; /* that QEMU keeps */
+	uint64_t limit_ns; /* since when */
+	uint64_t slice_end_ns; /* from then on QEMU's limit counts anew */
+};
+
 /* How far the end of a job has come. */
 enum job_phase {
 	JOB_STARTING, /* the start command is sent, QEMU has not answered */
@@ -58,7 +73,14 @@ struct job {
 	bool told; /* job-started is in the logs */
 	struct deletion *deletion; /* what is to be deleted after it has completed; NULL: nothing */
 	bool deleting; /* that is under way, and the final word waits for it */
-	bool paused; /* QEMU says so */
+	bool paused; /* QEMU says so; of a job that takes steps: it is held */
+	bool qemu_paused; /* what QEMU says */
+	bool user_paused; /* `pause` has stopped a job that takes steps */
+	bool parked; /* at its mark */
+	int64_t increment; /* bytes, as asked for last; 0: it runs to the end */
+	int64_t mark; /* the offset where the increment ends; 0: it runs to the end */
+	struct step step;
+	char *on_error; /* as it was started; NULL: QEMU's default */
 	bool abort_asked;
 	bool pivot_wanted; /* as soon as it is ready */
 	bool pivoted; /* it has completed, and the disk has another active image */
@@ -74,7 +96,7 @@ struct job {
 	char *qemu_state; /* as QEMU names it */
 	char *io_status;
 	int64_t offset, length; /* QEMU's own figures, bytes; may be 0/0 */
-	int64_t speed; /* bytes a second, 0: no limit */
+	int64_t speed; /* bytes a second, 0: no limit; what the user wants, if it takes steps */
 	int64_t rate; /* bytes a second as measured, 0: not known yet */
 	int64_t sample_offset; /* where `rate` was last measured ... */
 	uint64_t sample_ns; /* ... and when, by the loop's clock */
@@ -114,6 +136,9 @@ const char *job_type_word(const char *qemu_type);
 
 /* Takes over QEMU's figures and state. Returns true if something that `status` or `job` shows, figures left aside, has changed. */
 bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_ns);
+
+/* What a job that takes steps shows as its state follows from what is wanted of it. Returns true if that is another one now. */
+bool job_reconsider(struct job *job);
 
 /*
  * The two numbers of `progress`: END is never 0 while the job is live, and CUR is END only when the job is ready or completed. A NULL

@@ -30,6 +30,13 @@ static struct qmp_value *put(const struct job *job)
 	qmp_add_number(record, "started-ns", job->started.tv_nsec);
 	qmp_add_flag(record, "pivot", job->pivot_wanted);
 	deletion_put(record, job->deletion);
+	qmp_add_number(record, "increment", job->increment);
+	qmp_add_number(record, "mark", job->mark);
+	if (job->mark)
+		qmp_add_number(record, "speed", job->speed);
+	qmp_add_flag(record, "paused", job->user_paused);
+	if (job->on_error)
+		qmp_add_text(record, "on-error", job->on_error);
 	return record;
 }
 
@@ -37,9 +44,17 @@ static void take(struct job *job, const struct qmp_value *record)
 {
 	job->started.tv_sec = qmp_value_number(record, "started", job->started.tv_sec);
 	job->started.tv_nsec = qmp_value_number(record, "started-ns", job->started.tv_nsec);
+	const char *on_error = qmp_value_text(record, "on-error", NULL);
+
 	job->pivot_wanted = qmp_value_flag(record, "pivot", false);
 	deletion_free(job->deletion);
 	job->deletion = deletion_take(record);
+	job->increment = qmp_value_number(record, "increment", 0);
+	job->mark = qmp_value_number(record, "mark", 0);
+	job->speed = qmp_value_number(record, "speed", job->speed);
+	job->user_paused = qmp_value_flag(record, "paused", false);
+	free(job->on_error);
+	job->on_error = on_error ? strdup(on_error) : NULL;
 }
 
 void job_record_write(const struct disk *disk)

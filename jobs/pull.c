@@ -9,6 +9,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/find_image.h"
 #include "jobs/grammar.h"
+#include "jobs/increment.h"
 #include "jobs/job_record.h"
 #include "jobs/start.h"
 
@@ -17,6 +18,7 @@
 struct pull {
 	struct qmp_stream stream; /* its strings are those below */
 	char *base_node, *backing_file, *on_error;
+	int64_t increment, speed; /* 0: none */
 	bool dry_run;
 };
 
@@ -33,9 +35,16 @@ static bool same_node(const char *a, const char *b)
 	return a && b && !strcmp(a, b);
 }
 
+/* The last two are for increments alone. */
 static const enum qmp_feature needed[] = { QMP_HAS_STREAM, QMP_HAS_STREAM_FINALIZE,
-					   QMP_HAS_STREAM_BASE_NODE };
+					   QMP_HAS_STREAM_BASE_NODE, QMP_HAS_JOB_PAUSE,
+					   QMP_HAS_SET_SPEED };
 #define NEEDED (sizeof(needed) / sizeof(*needed))
+
+static size_t count_needed(int64_t increment)
+{
+	return increment ? NEEDED : NEEDED - 2;
+}
 
 /* What would be done, for `dry-run`. */
 static void describe(struct op *op, const struct pull *pull)
@@ -49,6 +58,8 @@ static void describe(struct op *op, const struct pull *pull)
 		text_put_path(op->answer, disk->chain[i].path);
 		text_puts(op->answer, "\n");
 	}
+	if (pull->increment)
+		text_printf(op->answer, "would park at %lld\n", (long long)pull->increment);
 	text_printf(op->answer, "would send %s\n", json);
 	free(json);
 	op_complete(op, 0);
@@ -68,12 +79,16 @@ static void start(struct op *op, struct pull *pull)
 		pull->stream.job = JOB_ID_PREFIX "pull-...";
 		describe(op, pull);
 	} else {
-		job = start_register(op, "pull", pull->stream.speed);
+		job = start_register(op, "pull", pull->speed);
 		job->waits_for_finalize = true;
+		job->increment = job->mark = pull->increment;
+		job->on_error = pull->on_error ? strdup(pull->on_error) : NULL;
 		job_record_write(disk);
 		pull->stream.job = job->id;
 		qmp_block_stream(disk->domain->link->qmp, &pull->stream, start_answered,
 				 call_new(disk, op));
+		if (job->mark)
+			increment_begin(disk);
 	}
 	pull_free(pull);
 }
@@ -83,7 +98,7 @@ static void base_found(struct op *op, long index, void *data)
 	struct pull *pull = data;
 	struct disk *disk;
 
-	if (!op || index < 0 || !start_may(op, needed, NEEDED)) {
+	if (!op || index < 0 || !start_may(op, needed, count_needed(pull->increment))) {
 		pull_free(pull);
 		return;
 	}
@@ -104,18 +119,46 @@ static void base_found(struct op *op, long index, void *data)
 	pull_free(pull);
 }
 
+/* What is no smaller than the disk is a pull without one. */
+static void set_increment(struct pull *pull, const struct disk *disk, const struct word *increment)
+{
+	if (!increment || (disk->depth && increment->number >= disk->chain[0].size))
+		return;
+	pull->increment = increment->number;
+	pull->stream.speed = increment_first_limit(pull->increment, pull->speed);
+}
+
+/* True if its live job is ours and was started with an increment: it may be parked. */
+static bool takes_steps(const struct disk *disk)
+{
+	return disk_is_busy(disk) && disk->job->mark && disk->job->phase == JOB_LIVE &&
+	       !disk->job->abort_asked;
+}
+
 void disk_pull(struct op *op, const struct command *command)
 {
 	const struct word *base = command_word(command, "base");
+	const struct word *increment = command_word(command, "increment");
 	const char *on_error = command_text(command, "on-error");
 	struct pull *pull;
 
-	if (!start_may_command(op, command, needed, NEEDED))
+	if (increment && !increment->number) {
+		op_refuse_at(op, -EINVAL, increment->offset, increment->length,
+			     "an increment has at least one byte");
+		return;
+	}
+	if (takes_steps(op->target.disk)) {
+		if (start_may_continue(op, command, needed, NEEDED))
+			increment_continue(op, command);
+		return;
+	}
+	if (!start_may_command(op, command, needed, count_needed(increment != NULL)))
 		return;
 	pull = calloc(1, sizeof(*pull));
 	if (!pull)
 		abort();
-	pull->stream.speed = command_number(command, "bandwidth", 0);
+	pull->speed = pull->stream.speed = command_number(command, "bandwidth", 0);
+	set_increment(pull, op->target.disk, increment);
 	pull->dry_run = command_flag(command, "dry-run");
 	pull->on_error = on_error ? strdup(on_error) : NULL;
 	if (base)

@@ -7,6 +7,7 @@
 #include <utlist.h>
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
+#include "jobs/increment.h"
 
 /* Calls for each op that waits for query number @number or an earlier one. */
 static void serve(struct domain *domain, uint64_t number, const struct qmp_error *error)
@@ -45,7 +46,7 @@ static void tell_transition(struct disk *disk, enum job_state before)
 {
 	struct job *job = disk->job;
 
-	if (job->state == JOB_PAUSED && before != JOB_PAUSED)
+	if (job->state == JOB_PAUSED && before != JOB_PAUSED && !job->parked)
 		event_job(disk, "job-paused");
 	else if (before == JOB_PAUSED && job->state != JOB_ABORTING)
 		event_job(disk, "job-resumed");
@@ -57,10 +58,22 @@ static void tell_transition(struct disk *disk, enum job_state before)
 	}
 }
 
+void disk_job_reconsider(struct disk *disk)
+{
+	enum job_state before = disk->job->state;
+
+	if (!job_reconsider(disk->job))
+		return;
+	disk_changed(disk, TOPIC_JOB);
+	tell_transition(disk, before);
+	refresh_tick(disk->domain);
+}
+
 void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 {
 	struct job *job = disk->job;
 	enum job_state before = job->state;
+	bool parked = job->parked;
 	int64_t offset = job->offset, length = job->length;
 
 	/* Its start may have been left without an answer by a connection that was lost. */
@@ -72,9 +85,12 @@ void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 		disk_changed(disk, TOPIC_JOB);
 	if (job->state != before)
 		tell_transition(disk, before);
+	if (job->parked && !parked)
+		event_increment_done(disk);
 	if (job->offset != offset || job->length != length)
 		disk_changed(disk, TOPIC_PROGRESS);
 	refresh_tick(disk->domain);
+	increment_go(disk);
 	finish_step(disk);
 }
 

@@ -104,15 +104,27 @@ static bool is_generation(struct op *op, const struct word *wanted)
 	return false;
 }
 
+static bool can_be_told(struct op *op, const enum qmp_feature *needed, size_t count)
+{
+	if (!domain_is_connected(op->target.disk->domain)) {
+		op_refuse(op, -EHOSTDOWN, "the domain is not connected: see its `state`");
+		return false;
+	}
+	return has_features(op, needed, count);
+}
+
+bool start_may_continue(struct op *op, const struct command *command,
+			const enum qmp_feature *needed, size_t count)
+{
+	return can_be_told(op, needed, count) &&
+	       is_generation(op, command_word(command, "generation"));
+}
+
 bool start_may(struct op *op, const enum qmp_feature *needed, size_t count)
 {
 	struct disk *disk = op->target.disk;
 
-	if (!domain_is_connected(disk->domain)) {
-		op_refuse(op, -EHOSTDOWN, "the domain is not connected: see its `state`");
-		return false;
-	}
-	if (!has_features(op, needed, count))
+	if (!can_be_told(op, needed, count))
 		return false;
 	if (disk_is_busy(disk)) {
 		op_refuse(op, -EBUSY, "the disk has a live job: %s, %s", disk->job->id,

@@ -17,6 +17,10 @@ bool start_may(struct op *op, const enum qmp_feature *needed, size_t count);
 bool start_may_command(struct op *op, const struct command *command, const enum qmp_feature *needed,
 		       size_t count);
 
+/* The same for a command that goes on with the disk's live job. */
+bool start_may_continue(struct op *op, const struct command *command,
+			const enum qmp_feature *needed, size_t count);
+
 /*
  * Makes the job and registers it with the op's disk. When the caller has filled in the rest it writes it down (job_record_write()) and
  * sends the start command, with the job's id, to be answered to start_answered() with a struct call for the op.

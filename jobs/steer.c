@@ -7,6 +7,7 @@
 #include <string.h>
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
+#include "jobs/increment.h"
 
 struct call *call_new(struct disk *disk, const struct op *op)
 {
@@ -90,6 +91,14 @@ void disk_speed(struct op *op, const struct command *command)
 
 	if (!may_steer(op))
 		return;
+	if (disk->job->mark) {
+		/* QEMU's own limit is set with each step. */
+		disk->job->speed = command_number(command, "speed", 0);
+		disk_changed(disk, TOPIC_JOB);
+		increment_steered(disk);
+		op_complete(op, 0);
+		return;
+	}
 	speed = malloc(sizeof(*speed));
 	if (!speed)
 		abort();
@@ -153,12 +162,37 @@ static void pause_set(void *data, const struct qmp_error *error)
 	pause_free(pause);
 }
 
+/*
+ * A job that takes steps. What holds it, besides the end of a step, is known here: `pause` and the mark are two things, and each is
+ * taken back by the one who has set it. False: it is still to be sent.
+ */
+static bool pause_steps(struct op *op, bool pause)
+{
+	struct disk *disk = op->target.disk;
+	struct job *job = disk->job;
+
+	if (!pause && job->parked && !job->user_paused) {
+		op_refuse(op, -EBUSY,
+			  "the job is parked at the end of its increment: write to `pull`, with "
+			  "increment= or without");
+		return true;
+	}
+	job->user_paused = pause;
+	job->step.retry |= !pause;
+	increment_steered(disk);
+	if (pause)
+		return false; /* a step may be under way */
+	op_complete(op, 0);
+	return true;
+}
+
 void disk_pause(struct op *op, const struct command *command)
 {
 	struct disk *disk = op->target.disk;
 	struct pause_call *pause;
 
-	if (!may_steer(op))
+	if (!may_steer(op) ||
+	    (disk->job->mark && pause_steps(op, command_number(command, "pause", 1) != 0)))
 		return;
 	pause = calloc(1, sizeof(*pause));
 	if (!pause)

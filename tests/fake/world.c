@@ -225,6 +225,7 @@ unsigned world_events(struct world *world, const char *name)
 static const struct key pull_keys[] = {
 	{ .name = "base", .kind = KEY_TEXT },
 	{ .name = "bandwidth", .kind = KEY_BYTES },
+	{ .name = "increment", .kind = KEY_BYTES },
 	{ .name = "on-error", .kind = KEY_CHOICE, .choices = "report ignore enospc stop" },
 	{ 0 },
 };

@@ -1,0 +1,360 @@
+/*
+ * Pulls in increments. QEMU has no event at an offset, and while a stream passes over what needs no copying nothing slows it down: a
+ * look at its figures comes too late. So the job takes steps: job-resume and, right behind it, job-pause, which QEMU
+ * carries out after a chunk or two; then the figures are looked at. Near the mark QEMU's own limit is set so that no more than what is
+ * left fits into a slice of time. Whatever becomes of the daemon, the job stands still; and one that is parked costs nothing.
+ *
+ * Facts of QEMU 7.2 and 10 (block/stream.c, blockjob.c, include/qemu/ratelimit.h; measured): a chunk has at most 512 KiB; the limit
+ * counts copied bytes in slices of 100 ms, and a job sleeps as soon as a slice is used up; in 7.2 job-resume ends that sleep; over a
+ * hole it goes 50 MiB and more in the time between two commands.
+ */
+#include "jobs/increment.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "jobs/domain_link.h"
+#include "jobs/grammar.h"
+#include "jobs/job_record.h"
+
+enum {
+	CHUNK = 512 << 10, /* what QEMU streams at once */
+	SLICES = 10, /* of QEMU's limit, a second */
+	NEAR = 4
+	       << 20, /* more than a step copies: from here on the limit sees to it that the mark is met */
+	IDLE_MS = 20, /* after a step that came to nothing, since QEMU's limit had the job sleep */
+	STUCK_MS = 2000, /* so long it may */
+	SLICE_NS = 100000000,
+	ROUND_NS = 60000000, /* of a slice, so that the step is over within it */
+	AGAIN_MS = 1000, /* after a command that QEMU has not taken */
+};
+
+static const uint64_t ns_per_ms = 1000000;
+
+/* The limit that QEMU is to keep with @left bytes to go. */
+static int64_t limit_for(int64_t left, int64_t speed)
+{
+	int64_t limit;
+
+	if (left > NEAR)
+		return speed;
+	limit = left > 0 ? left * SLICES : 1;
+	return speed && speed < limit ? speed : limit;
+}
+
+int64_t increment_first_limit(int64_t increment, int64_t speed)
+{
+	return limit_for(increment, speed);
+}
+
+static bool qemu_says(const struct job *job, const char *status)
+{
+	return job->qemu_state && !strcmp(job->qemu_state, status);
+}
+
+/* --- waiting for the next step --- */
+
+static void wait_ms(struct disk *disk, uint64_t ms)
+{
+	uv_timer_t *timer = &disk->domain->link->pace;
+
+	if (disk->domain->link->stopping)
+		return;
+	if (!uv_is_active((uv_handle_t *)timer) || uv_timer_get_due_in(timer) > ms)
+		uv_timer_start(timer, increment_pace, ms, 0);
+}
+
+void increment_pace(uv_timer_t *timer)
+{
+	struct domain *domain = timer->data;
+	struct disk *disk;
+
+	for (disk = domain->disks; disk; disk = disk->next)
+		if (job_is_live(disk->job))
+			increment_go(disk);
+}
+
+/* A look at where the step has come. */
+static void look(struct job *job)
+{
+	struct step *step = &job->step;
+	uint64_t excess = CHUNK;
+
+	step->looked = true;
+	step->looked_ns = uv_hrtime();
+	step->moved = job->offset - step->offset;
+	if (step->moved <= 0 && step->idle_ms < STUCK_MS)
+		step->idle_ms += IDLE_MS;
+	else
+		step->idle_ms = 0;
+	if (!step->limit)
+		return;
+	/* More than a slice was copied at once, if QEMU's limit is a tight one: the slice lasts so much longer. */
+	if (step->limit != job->speed)
+		excess = 0;
+	step->slice_end_ns =
+		step->looked_ns + SLICE_NS + (uint64_t)((double)excess * 1e9 / (double)step->limit);
+}
+
+/*
+ * When the next step may be: the bandwidth is the user's. Of what was passed over only so much can have been copied as QEMU's limit
+ * lets through at once.
+ */
+static uint64_t next_ns(const struct job *job)
+{
+	int64_t moved = job->step.moved, most = job->speed / SLICES + CHUNK;
+
+	if (moved <= 0)
+		return job->step.looked_ns + IDLE_MS * ns_per_ms;
+	if (!job->speed)
+		return 0;
+	return job->step.began_ns +
+	       (uint64_t)((double)(moved < most ? moved : most) * 1e9 / (double)job->speed);
+}
+
+/* --- a step --- */
+
+static void continued(struct op *op)
+{
+	text_printf(op->answer, "continued %s\n", op->target.disk->job->id);
+	op_complete(op, 0);
+}
+
+/* One of the commands of a step was answered. */
+static void stepped(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+	struct op *op = call_op(call);
+
+	if (disk && disk->job->step.commands && --disk->job->step.commands == 0) {
+		if (error && error->code == -EAGAIN)
+			wait_ms(disk, AGAIN_MS);
+		else if (!error || error->code != -EHOSTDOWN)
+			domain_refresh(disk->domain);
+	}
+	/* That it was not paused, or is over, is seen in the figures. */
+	if (op && error && error->code != -EREMOTEIO)
+		op_refuse(op, error->code, "%s; the job may go on: `job` tells", error->text);
+	else if (op)
+		continued(op);
+	free(call);
+}
+
+static struct call *step_call(struct disk *disk, const struct op *op)
+{
+	disk->job->step.commands++;
+	return call_new(disk, op);
+}
+
+static void hold(struct disk *disk)
+{
+	qmp_job_pause(disk->domain->link->qmp, disk->job->id, stepped, step_call(disk, NULL));
+}
+
+/* @op, or NULL, is answered when QEMU has answered. */
+static void step(struct disk *disk, int64_t limit, const struct op *op)
+{
+	struct qmp_link *qmp = disk->domain->link->qmp;
+	struct job *job = disk->job;
+
+	job->step.offset = job->offset;
+	job->step.began_ns = uv_hrtime();
+	job->step.looked = job->step.retry = job->step.still = false;
+	if (limit != job->step.limit)
+		qmp_job_set_speed(qmp, job->id, limit, stepped, step_call(disk, NULL));
+	qmp_job_resume(qmp, job->id, stepped, step_call(disk, op));
+	hold(disk);
+}
+
+/*
+ * The limit for the next step. Near the mark it is one that what is left fits into, and it is right for as long as the slice lasts that
+ * begins with it: *@begins. What a slice has copied before counts in it: *@after is when that is over.
+ */
+static int64_t next_limit(const struct job *job, uint64_t now, uint64_t *after, bool *begins)
+{
+	int64_t limit = limit_for(job->mark - job->offset, job->speed);
+
+	*after = 0;
+	*begins = false;
+	if (limit == job->speed || job->step.idle_ms >= STUCK_MS)
+		return job->speed;
+	if (job->step.limit && job->step.limit != job->speed && now - job->step.limit_ns < ROUND_NS)
+		return job->step.limit;
+	*after = job->step.slice_end_ns;
+	*begins = true;
+	return limit;
+}
+
+/* The job stands still, short of its mark. */
+static void step_in_time(struct disk *disk, struct op *op)
+{
+	struct job *job = disk->job;
+	uint64_t now = uv_hrtime(), after, next;
+	bool begins;
+	int64_t limit;
+
+	limit = next_limit(job, now, &after, &begins);
+	next = next_ns(job);
+	if (next < after)
+		next = after;
+	if (next <= now) {
+		if (begins)
+			job->step.limit_ns = now;
+		step(disk, limit, op);
+		return;
+	}
+	wait_ms(disk, (next - now) / ns_per_ms + 1);
+	if (op)
+		continued(op);
+}
+
+void increment_go(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	if (!job->mark || job->phase != JOB_LIVE || job->abort_asked || job->step.commands ||
+	    !disk->domain->link->ready)
+		return;
+	if (qemu_says(job, "running") && !job->qemu_paused)
+		hold(disk); /* it was adopted in the midst of a step, or somebody else has resumed it */
+	if (job->step.still && !job->step.looked)
+		look(job);
+	if (job->step.still && job->state == JOB_RUNNING)
+		step_in_time(disk, NULL);
+}
+
+void increment_begin(struct disk *disk)
+{
+	struct job *job = disk->job;
+
+	job->step.limit = increment_first_limit(job->increment, job->speed);
+	job->step.limit_ns = job->step.began_ns = uv_hrtime();
+	hold(disk);
+}
+
+void increment_steered(struct disk *disk)
+{
+	job_record_write(disk);
+	disk_job_reconsider(disk);
+	increment_go(disk);
+}
+
+/* --- the next `pull` --- */
+
+/* The limit is the user's again. */
+static void released(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+	struct op *op = call_op(call);
+
+	if (disk)
+		disk->job->step.commands = 0;
+	if (!error && disk) {
+		disk->job->parked = false;
+		disk_job_reconsider(disk); /* who goes on after this does not read `paused` */
+		disk->job->mark = disk->job->increment = 0;
+		disk->job->step.retry = false;
+		job_record_write(disk);
+		domain_refresh(disk->domain);
+	}
+	if (op && error)
+		op_refuse(op, error->code, "%s", error->text);
+	else if (op)
+		continued(op);
+	free(call);
+}
+
+static void limit_lifted(void *data, const struct qmp_error *error)
+{
+	struct call *call = data;
+	struct disk *disk = call_disk(call);
+
+	if (disk && !error && disk->job->user_paused)
+		released(call, NULL); /* that pause stays */
+	else if (disk && !error)
+		qmp_job_resume(disk->domain->link->qmp, disk->job->id, released, call);
+	else
+		released(call, error);
+}
+
+/* To the end, without a stop: nothing is to be watched. */
+static void release(struct op *op)
+{
+	struct disk *disk = op->target.disk;
+
+	qmp_job_set_speed(disk->domain->link->qmp, disk->job->id, disk->job->speed, limit_lifted,
+			  step_call(disk, op));
+}
+
+static bool same_text(const char *a, const char *b)
+{
+	return !strcmp(a ? a : "report", b ? b : "report");
+}
+
+/* Refuses @op, and returns false, if the job is not parked, or if the words are for its beginning. */
+static bool may_continue(struct op *op, const struct command *command)
+{
+	const struct word *base = command_word(command, "base"),
+			  *on_error = command_word(command, "on-error");
+	const struct job *job = op->target.disk->job;
+
+	if (job->user_paused)
+		op_refuse(op, -EBUSY, "the job was paused: write 0 to `pause` first");
+	else if (!job->parked || job->step.commands)
+		op_refuse(op, -EBUSY,
+			  "an increment is under way, up to %lld: wait until `status` is paused",
+			  (long long)job->mark);
+	else if (base)
+		op_refuse_at(op, -EINVAL, base->offset, base->length,
+			     "the job is parked, and its base was fixed when it began: leave base= "
+			     "out, or abort it");
+	else if (on_error && !same_text(on_error->text, job->on_error))
+		op_refuse_at(op, -EINVAL, on_error->offset, on_error->length,
+			     "the job is parked, and its on-error was fixed when it began: leave "
+			     "it out, or abort it");
+	else
+		return true;
+	return false;
+}
+
+static void describe(struct op *op, const struct job *job, int64_t mark)
+{
+	if (mark)
+		text_printf(op->answer, "would go on from %lld and park at %lld\n",
+			    (long long)job->offset, (long long)mark);
+	else
+		text_printf(op->answer, "would go on from %lld to the end\n",
+			    (long long)job->offset);
+	op_complete(op, 0);
+}
+
+void increment_continue(struct op *op, const struct command *command)
+{
+	struct disk *disk = op->target.disk;
+	struct job *job = disk->job;
+	int64_t increment = command_number(command, "increment", 0), mark = 0;
+
+	if (!may_continue(op, command))
+		return;
+	/* What would end behind the end needs no mark. */
+	if (increment && increment < job->length - job->offset)
+		mark = job->offset + increment;
+	if (command_flag(command, "dry-run")) {
+		describe(op, job, mark);
+		return;
+	}
+	job->speed = command_number(command, "bandwidth", job->speed);
+	job->step.retry = true;
+	if (!mark) {
+		release(op);
+		return;
+	}
+	job->mark = mark;
+	job->increment = increment;
+	job->parked = false;
+	job_record_write(disk);
+	disk_job_reconsider(disk);
+	step_in_time(disk, op);
+}
