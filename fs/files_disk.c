@@ -169,6 +169,41 @@ static const struct key copy_keys[] = {
 	{ 0 },
 };
 
+static const struct key backup_keys[] = {
+	{
+		.name = "dest",
+		.kind = KEY_TEXT,
+		.required = true,
+		.shown = "PATH",
+		.help = "the backup, by an absolute path; QEMU makes it",
+	},
+	{
+		.name = "format",
+		.kind = KEY_TEXT,
+		.shown = "FORMAT",
+		.help = "of the backup; by default that of the active image",
+	},
+	{
+		.name = "sync",
+		.kind = KEY_CHOICE,
+		.choices = "full top none incremental bitmap",
+		.shown = "WHAT",
+		.help = "all (the default), what the active image has, what the guest overwrites "
+			"until abort, what the bitmap marks (incremental: and unmark it when all "
+			"went well)",
+	},
+	{
+		.name = "bitmap",
+		.kind = KEY_TEXT,
+		.shown = "NAME",
+		.help = "a dirty bitmap of the active image, for incremental and bitmap",
+	},
+	BANDWIDTH_KEY,
+	ON_ERROR_KEY,
+	START_KEYS,
+	{ 0 },
+};
+
 static const struct key speed_keys[] = {
 	{
 		.name = "speed",
@@ -288,6 +323,7 @@ static void show_job(const struct place *place, struct text *out)
 	put_time(out, "ended", job->ended);
 	put_text(out, "io-status", job->io_status);
 	put_text(out, "error", job->error);
+	put_text(out, "dest", job->dest);
 	put_text(out, "qemu-state", job->qemu_state);
 	put_by(out, &job->by);
 	put_deletion(out, job->deletion);
@@ -366,6 +402,15 @@ const struct file disk_files[] = {
 		.keys = copy_keys,
 		.help = "Mirrors the disk to another file. When the job is ready it waits for "
 			"pivot or finish.",
+	},
+	{
+		.name = "backup",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_FIXED,
+		.write = disk_backup,
+		.keys = backup_keys,
+		.help = "Writes the disk as it is now to another file, whatever the guest writes "
+			"meanwhile.",
 	},
 	{
 		.name = "speed",

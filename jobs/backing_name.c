@@ -3,7 +3,6 @@
  */
 #include "jobs/backing_name.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/text.h"
@@ -38,4 +37,17 @@ char *backing_name(const struct qmp_image *chain, size_t from, size_t base)
 	result = strdup(text_bytes(name));
 	text_free(name);
 	return result;
+}
+
+char *backing_name_new(const struct qmp_image *chain, size_t index, const char *path, bool relative)
+{
+	size_t folder = folder_length(path);
+	const char *active = chain[0].path;
+	bool together = folder && folder == folder_length(active) && !strncmp(active, path, folder);
+
+	if (together && index == 1 && is_relative(chain[0].backing))
+		return strdup(chain[0].backing);
+	if (together && index == 0 && (relative || is_relative(chain[0].backing)))
+		return strdup(active + folder);
+	return strdup(*chain[index].path == '/' ? chain[index].path : chain[index].filename);
 }

@@ -94,6 +94,8 @@ static void start(struct op *op, struct copy *copy)
 	}
 	job = start_register(op, "copy", copy->mirror.speed);
 	job->pivot_wanted = copy->pivot;
+	job->dest = strdup(copy->mirror.target);
+	job->dest_format = strdup(copy->mirror.format);
 	job_record_write(disk);
 	copy->mirror.job = job->id;
 	qmp_drive_mirror(disk->domain->link->qmp, &copy->mirror, start_answered,

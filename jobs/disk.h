@@ -62,6 +62,7 @@ struct command;
 void disk_pull(struct op *op, const struct command *command);
 void disk_commit(struct op *op, const struct command *command);
 void disk_copy(struct op *op, const struct command *command);
+void disk_backup(struct op *op, const struct command *command);
 void disk_pivot(struct op *op, const struct command *command);
 void disk_finish(struct op *op, const struct command *command);
 void disk_speed(struct op *op, const struct command *command);

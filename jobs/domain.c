@@ -14,6 +14,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
 #include "jobs/events.h"
+#include "jobs/make_image.h"
 #include "jobs/policy.h"
 
 const char *const domain_state_words[DOMAIN_STATE_COUNT] = {
@@ -220,6 +221,8 @@ static void link_event(void *owner, const struct qmp_event *event)
 
 	if (!domain->link->ready)
 		return; /* the first sync finds what is true */
+	if (event->job && make_image_event(domain, event))
+		return;
 	if (event->job)
 		job_event(domain, event);
 	else if (event->kind == QMP_EVENT_RUN_STATE || event->kind == QMP_EVENT_SHUTDOWN)
@@ -270,6 +273,7 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 	/* A socket whose queue of clients is full: they wait for the one that it serves. */
 	domain_set_state(domain, code == -EAGAIN ? DOMAIN_BUSY : DOMAIN_DISCONNECTED, reason);
 	refresh_link_lost(domain);
+	make_image_link_lost(domain);
 	jobs_after_loss(domain, code);
 	if (domain->engine && engine_link_closed(domain->engine, code))
 		return; /* the engine tries its next way of coming up */
@@ -445,6 +449,7 @@ void domain_stop(struct domain *domain)
 	link->qmp = NULL;
 	link->ready = link->synced = false;
 	reconnect_close(domain);
+	make_image_link_lost(domain);
 	uv_close((uv_handle_t *)&link->retry, timer_closed);
 	uv_close((uv_handle_t *)&link->burst, timer_closed);
 	uv_close((uv_handle_t *)&link->tick, timer_closed);

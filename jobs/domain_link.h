@@ -57,6 +57,7 @@ struct domain_link {
 	unsigned dropping; /* blockdev-del under way */
 	char *not_shown; /* the disk that the log was last told not to be shown */
 	bool too_many; /* QEMU shows more disks than are shown here, and the log says so */
+	struct making *makings; /* images that QEMU is making (jobs/make_image.c) */
 	struct found_jobs *found; /* what the sync under way has learned of jobs */
 	/* refresh.c */
 	uint64_t refresh_sent,

@@ -257,11 +257,22 @@ static void flushed_pending(void *data, const struct qmp_error *error)
 	free(call);
 }
 
+/* False: there is no way to do it. */
+static bool send_flush(const struct disk *disk, struct call *call)
+{
+	const struct domain_link *link = disk->domain->link;
+	struct qmp_flush flush = flush_of(disk);
+	const struct job *job = disk->job;
+
+	if (strcmp(job->type, "backup"))
+		return qmp_flush_pending(link->qmp, link->features, &flush, flushed_pending, call);
+	return job->dest_format && qmp_flush_target(link->qmp, link->features, job->id,
+						    job->dest_format, flushed_pending, call);
+}
+
 /* True if a flush is under way, or has failed. */
 static bool flush_pending(struct disk *disk)
 {
-	struct domain_link *link = disk->domain->link;
-	struct qmp_flush flush = flush_of(disk);
 	struct job *job = disk->job;
 	struct call *call;
 
@@ -269,12 +280,12 @@ static bool flush_pending(struct disk *disk)
 		return false;
 	if (job->flush_error && !job->giving_up) {
 		job->giving_up = true;
-		qmp_job_cancel(link->qmp, job->id, NULL, NULL);
+		qmp_job_cancel(disk->domain->link->qmp, job->id, NULL, NULL);
 	}
 	if (job->flushing || job->flush_error)
 		return true;
 	call = call_new(disk, NULL);
-	job->flushing = qmp_flush_pending(link->qmp, link->features, &flush, flushed_pending, call);
+	job->flushing = send_flush(disk, call);
 	if (!job->flushing)
 		free(call);
 	job->flushed = !job->flushing; /* no way to do it: then after the end, as well as may be */

@@ -133,6 +133,8 @@ void job_free(struct job *job)
 	free(job->id);
 	free(job->error);
 	free(job->qemu_state);
+	free(job->dest);
+	free(job->dest_format);
 	free(job->io_status);
 	free(job->on_error);
 	free(job->flush_error);

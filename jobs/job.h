@@ -93,6 +93,7 @@ struct job {
 	struct who by; /* who asked; uid -1: foreign */
 	struct job *previous; /* the disk's last job, kept while this one may still be refused */
 	char *error; /* QEMU's text, or NULL */
+	char *dest, *dest_format; /* of a backup or a copy; NULL: not known, or none */
 	char *qemu_state; /* as QEMU names it */
 	char *io_status;
 	int64_t offset, length; /* QEMU's own figures, bytes; may be 0/0 */

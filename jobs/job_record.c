@@ -37,7 +37,21 @@ static struct qmp_value *put(const struct job *job)
 	qmp_add_flag(record, "paused", job->user_paused);
 	if (job->on_error)
 		qmp_add_text(record, "on-error", job->on_error);
+	if (job->dest) {
+		qmp_add_text(record, "dest", job->dest);
+		qmp_add_text(record, "dest-format", job->dest_format);
+	}
 	return record;
+}
+
+static void take_text(char **kept, const struct qmp_value *record, const char *key)
+{
+	const char *text = qmp_value_text(record, key, NULL);
+
+	if (!text)
+		return;
+	free(*kept);
+	*kept = strdup(text);
 }
 
 static void take(struct job *job, const struct qmp_value *record)
@@ -55,6 +69,8 @@ static void take(struct job *job, const struct qmp_value *record)
 	job->user_paused = qmp_value_flag(record, "paused", false);
 	free(job->on_error);
 	job->on_error = on_error ? strdup(on_error) : NULL;
+	take_text(&job->dest, record, "dest");
+	take_text(&job->dest_format, record, "dest-format");
 }
 
 void job_record_write(const struct disk *disk)

@@ -130,15 +130,24 @@ static void open_handles(struct program *program, uv_loop_t *loop)
 
 struct program *program_run(uv_loop_t *loop, char **arguments, program_done_fn done, void *data)
 {
+	return program_run_on(loop, arguments, -1, done, data);
+}
+
+struct program *program_run_on(uv_loop_t *loop, char **arguments, int fd, program_done_fn done,
+			       void *data)
+{
 	struct program *program = calloc(1, sizeof(*program));
-	uv_stdio_container_t stdio[3] = { { .flags = UV_IGNORE } };
+	uv_stdio_container_t stdio[4] = {
+		{ .flags = UV_IGNORE },
+		[3] = { .flags = UV_INHERIT_FD, .data.fd = fd },
+	};
 	uv_process_options_t options = {
 		.exit_cb = exited,
 		.file = arguments[0],
 		.args = arguments,
 		.cwd = "/",
 		.flags = UV_PROCESS_DETACHED,
-		.stdio_count = 3,
+		.stdio_count = fd < 0 ? 3 : 4,
 		.stdio = stdio,
 	};
 

@@ -24,5 +24,8 @@ typedef void (*program_done_fn)(void *data, const struct program_end *end);
  * program frees itself then.
  */
 struct program *program_run(uv_loop_t *loop, char **arguments, program_done_fn done, void *data);
+/* The same with a file, @fd, that the program has as its descriptor 3. */
+struct program *program_run_on(uv_loop_t *loop, char **arguments, int fd, program_done_fn done,
+			       void *data);
 
 #endif

@@ -11,6 +11,7 @@
 #include <utlist.h>
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
+#include "jobs/make_image.h"
 #include "jobs/qemu_files.h"
 
 enum {
@@ -348,7 +349,7 @@ static void jobs_known(void *data, const struct qmp_error *error, const struct q
 	}
 	dismiss_orphans(domain);
 	unsafe = unsafe_stream(domain);
-	if (link->finalizing) {
+	if (link->finalizing || make_image_forbids_listing(domain)) {
 		link->sync_again = true;
 		sync_over(domain);
 	} else if (listing_can_wait(domain)) {
@@ -377,7 +378,8 @@ void domain_sync(struct domain *domain)
 
 	if (!link->ready)
 		return;
-	if (link->syncing || link->finalizing || link->dropping) {
+	if (link->syncing || link->finalizing || link->dropping ||
+	    make_image_forbids_listing(domain)) {
 		link->sync_again = true;
 		return;
 	}

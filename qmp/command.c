@@ -5,6 +5,7 @@
 #include "qmp/command.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -161,6 +162,136 @@ void qmp_drive_mirror(struct qmp_link *link, const struct qmp_mirror *mirror, qm
 char *qmp_drive_mirror_text(const struct qmp_mirror *mirror)
 {
 	return command_text("drive-mirror", mirror_arguments(mirror));
+}
+
+/* What drive-backup and blockdev-backup have in common. */
+static struct qmp_value *backup_common(const struct qmp_backup *backup)
+{
+	struct qmp_value *arguments = qmp_object();
+
+	qmp_add_text(arguments, "job-id", backup->job);
+	qmp_add_text(arguments, "device", backup->node);
+	qmp_add_text(arguments, "sync", backup->sync);
+	if (backup->bitmap)
+		qmp_add_text(arguments, "bitmap", backup->bitmap);
+	/* For incremental, QEMU's only mode is on-success. */
+	if (backup->bitmap && !strcmp(backup->sync, "bitmap"))
+		qmp_add_text(arguments, "bitmap-mode", "never");
+	return arguments;
+}
+
+/*
+ * The target is not named by its path but described, so that its node has a name, without which it could not be flushed
+ * (qmp/flush.c). A node that QEMU opens for a job goes with the job, name or not.
+ */
+static void add_target(struct qmp_value *arguments, const struct qmp_backup *backup)
+{
+	struct qmp_value *file = qmp_add_text(qmp_object(), "driver", "file");
+	struct qmp_value *node = qmp_add_text(qmp_object(), "driver", backup->format);
+	char *text;
+
+	qmp_add_text(file, "filename", backup->target);
+	qmp_add_text(node, "node-name", backup->target_node);
+	qmp_add_value(node, "file", file);
+	if (asprintf(&text, "json:%s", qmp_value_print(node)) < 0)
+		abort();
+	qmp_add_text(arguments, "target", text);
+	free(text);
+	qmp_value_free(node);
+}
+
+static struct qmp_value *backup_arguments(const struct qmp_backup *backup)
+{
+	struct qmp_value *arguments = backup_common(backup);
+
+	add_target(arguments, backup);
+	qmp_add_text(arguments, "format", backup->format);
+	qmp_add_text(arguments, "mode", "existing");
+	qmp_add_number(arguments, "speed", backup->speed);
+	if (backup->on_error) {
+		qmp_add_text(arguments, "on-source-error", backup->on_error);
+		qmp_add_text(arguments, "on-target-error", backup->on_error);
+	}
+	qmp_add_flag(arguments, "auto-finalize", false);
+	qmp_add_flag(arguments, "auto-dismiss", false);
+	return arguments;
+}
+
+void qmp_drive_backup(struct qmp_link *link, const struct qmp_backup *backup, qmp_done_fn done,
+		      void *data)
+{
+	send_plain(link, "drive-backup", backup_arguments(backup), done, data);
+}
+
+char *qmp_drive_backup_text(const struct qmp_backup *backup)
+{
+	return command_text("drive-backup", backup_arguments(backup));
+}
+
+/*
+ * A backup of a node onto itself is refused in any case, but the bitmap is looked at before (blockdev.c, do_backup_common(); tried with
+ * 7.2 and 10.0). So the same is asked without the bitmap first: another reason is the bitmap's. (block-dirty-bitmap-merge of
+ * no bitmaps, which would be a way too, makes both versions crash.)
+ */
+struct probe {
+	struct qmp_link *link;
+	struct qmp_value *arguments; /* of the second question */
+	char *usual; /* why QEMU refuses in any case */
+	struct call call;
+};
+
+static void probe_end(struct probe *probe, const struct qmp_error *error)
+{
+	probe->call.done(probe->call.data, error);
+	qmp_value_free(probe->arguments);
+	free(probe->usual);
+	free(probe);
+}
+
+static const struct qmp_error *not_refused(const struct qmp_error *error)
+{
+	static const struct qmp_error taken = { -EPROTO, "",
+						"QEMU takes a backup of a disk onto itself" };
+
+	return !error ? &taken : error->code == -EREMOTEIO ? NULL : error;
+}
+
+static void probe_answered(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	struct probe *probe = data;
+
+	if (!not_refused(error) && !strcmp(error->text, probe->usual))
+		probe_end(probe, NULL);
+	else
+		probe_end(probe, error ? error : not_refused(error));
+}
+
+static void usual_answered(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	struct probe *probe = data;
+	struct qmp_value *arguments = probe->arguments;
+
+	if (not_refused(error)) {
+		probe_end(probe, not_refused(error));
+		return;
+	}
+	probe->usual = must(strdup(error->text));
+	probe->arguments = NULL;
+	qmp_link_send(probe->link, "blockdev-backup", arguments, probe_answered, probe);
+}
+
+void qmp_backup_probe(struct qmp_link *link, const struct qmp_backup *backup, qmp_done_fn done,
+		      void *data)
+{
+	struct qmp_backup plain = { .job = backup->job, .node = backup->node, .sync = "full" };
+	struct probe *probe = must(calloc(1, sizeof(*probe)));
+
+	probe->call = (struct call){ .done = done, .data = data };
+	probe->link = link;
+	probe->arguments = qmp_add_text(backup_common(backup), "target", backup->node);
+	qmp_link_send(link, "blockdev-backup",
+		      qmp_add_text(backup_common(&plain), "target", plain.node), usual_answered,
+		      probe);
 }
 
 static void send_job(struct qmp_link *link, const char *command, const char *job, qmp_done_fn done,

@@ -62,6 +62,30 @@ void qmp_drive_mirror(struct qmp_link *link, const struct qmp_mirror *mirror, qm
 		      void *data);
 char *qmp_drive_mirror_text(const struct qmp_mirror *mirror);
 
+struct qmp_backup {
+	const char *job; /* the new job's id */
+	const char *node; /* the active image's node name */
+	const char *target; /* path of the backup, which is there */
+	const char *format; /* of the backup */
+	const char *target_node; /* the name of its node while the job is there */
+	const char *sync; /* full, top, none, incremental, bitmap */
+	const char *bitmap; /* for the last two; or NULL */
+	const char *on_error; /* for source and target; or NULL */
+	int64_t speed; /* bytes a second, 0: no limit */
+};
+
+/* Starts the job with auto-finalize=false and auto-dismiss=false. A bitmap is left as it is by sync=bitmap. */
+void qmp_drive_backup(struct qmp_link *link, const struct qmp_backup *backup, qmp_done_fn done,
+		      void *data);
+char *qmp_drive_backup_text(const struct qmp_backup *backup);
+
+/*
+ * Finds out whether QEMU would take the bitmap, and changes nothing: @error is what it has against it. drive-backup would have made the
+ * target by the time that it looks.
+ */
+void qmp_backup_probe(struct qmp_link *link, const struct qmp_backup *backup, qmp_done_fn done,
+		      void *data);
+
 /* A job that is ready: the disk goes over to the other image. */
 void qmp_job_complete(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 /* A job that is ready: it ends, and the disk stays on its image. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "qmp/graph.h"
 
 struct flush_call {
 	qmp_done_fn done;
@@ -118,4 +119,78 @@ bool qmp_flush_idle(struct qmp_link *link, struct qmp_features features,
 {
 	return by_monitor(link, features, flush, done, data) ||
 	       by_refusal(link, features, flush, done, data);
+}
+
+/* --- the target of a job --- */
+
+struct target_call {
+	struct qmp_link *link;
+	struct qmp_features features;
+	char *job, *format;
+	qmp_done_fn done;
+	void *data;
+};
+
+static const struct qmp_node *find_target(const struct qmp_graph *graph, const char *job)
+{
+	for (size_t i = 0; graph && i < graph->node_count; i++) {
+		const struct qmp_node *node = &graph->nodes[i];
+
+		if (node->kind != QMP_NODE_JOB || strcmp(node->name, job))
+			continue;
+		for (const struct qmp_edge *edge = node->down; edge; edge = edge->next_down)
+			if (!strcmp(edge->name, "target"))
+				return edge->child;
+	}
+	return NULL;
+}
+
+static void target_done(struct target_call *call, const struct qmp_error *error)
+{
+	call->done(call->data, error);
+	free(call->job);
+	free(call->format);
+	free(call);
+}
+
+static void target_flushed(void *data, const struct qmp_error *error)
+{
+	target_done(data, error);
+}
+
+static void graph_known(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	struct target_call *call = data;
+	struct qmp_graph *graph = error ? NULL : qmp_graph_read(value);
+	const struct qmp_node *node = find_target(graph, call->job);
+	struct qmp_flush flush = { .format = call->format, .ours = true };
+
+	if (node) {
+		flush.node = node->name;
+		flush.file_node = node->file ? node->file->name : NULL;
+		flush.backing_node = node->backing ? node->backing->name : NULL;
+	}
+	/* What is not in the graph, or cannot be flushed, is left to QEMU. */
+	if (!node || !qmp_flush_pending(call->link, call->features, &flush, target_flushed, call))
+		target_done(call, error && error->code != -EREMOTEIO ? error : NULL);
+	qmp_graph_free(graph);
+}
+
+bool qmp_flush_target(struct qmp_link *link, struct qmp_features features, const char *job,
+		      const char *format, qmp_done_fn done, void *data)
+{
+	struct target_call *call;
+
+	if (!qmp_has(features, QMP_HAS_BLOCK_GRAPH) ||
+	    (!qmp_has(features, QMP_HAS_HUMAN_MONITOR) && !qmp_has(features, QMP_HAS_REOPEN)))
+		return false;
+	call = calloc(1, sizeof(*call));
+	if (!call || !(call->job = strdup(job)) || !(call->format = strdup(format)))
+		abort();
+	call->link = link;
+	call->features = features;
+	call->done = done;
+	call->data = data;
+	qmp_link_send(link, "x-debug-query-block-graph", NULL, graph_known, call);
+	return true;
 }

@@ -32,4 +32,11 @@ bool qmp_flush_pending(struct qmp_link *link, struct qmp_features features,
 bool qmp_flush_idle(struct qmp_link *link, struct qmp_features features,
 		    const struct qmp_flush *flush, qmp_done_fn done, void *data);
 
+/*
+ * Flushes what a job writes to, a backup while it is pending, which QEMU has opened itself in this format: it would flush it when it
+ * closes it, too, but tells nobody when that fails. The same return.
+ */
+bool qmp_flush_target(struct qmp_link *link, struct qmp_features features, const char *job,
+		      const char *format, qmp_done_fn done, void *data);
+
 #endif

@@ -1,5 +1,5 @@
 /*
- * Owns the reading of QEMU's block graph into nodes that know their children and parents. Called by layout.c; must not know
+ * Owns the reading of QEMU's block graph into nodes that know their children and parents. Called by layout.c and flush.c; must not know
  * what a disk is.
  */
 #include "qmp/graph.h"

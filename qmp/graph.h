@@ -1,5 +1,5 @@
 /*
- * QEMU's block graph, from x-debug-query-block-graph: who has whom for a child. Used by layout.c only.
+ * QEMU's block graph, from x-debug-query-block-graph: who has whom for a child. Used by layout.c and flush.c.
  *
  * The answer may come from a hostile peer: a graph may have circles, so whoever walks counts steps; and one that contradicts
  * itself is no graph at all.

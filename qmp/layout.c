@@ -7,9 +7,11 @@
  */
 #include "qmp/layout.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <time.h>
 #include "qmp/graph.h"
 
 enum {
@@ -48,6 +50,15 @@ static void *must(void *memory)
 static char *copy(const char *text)
 {
 	return text ? must(strdup(text)) : NULL;
+}
+
+void node_name_new(char name[NODE_NAME_BYTES], const char *prefix)
+{
+	uint64_t number = 0;
+
+	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+		number = (uint64_t)time(NULL);
+	snprintf(name, NODE_NAME_BYTES, "%s%016llx", prefix, (unsigned long long)number);
 }
 
 /* --- images --- */
@@ -256,6 +267,15 @@ static void note_drivers(struct qmp_graph *graph, const struct qmp_value *named_
 	}
 }
 
+/* What a job only writes to: the target of a backup, or of a mirror. */
+static bool is_target(const struct qmp_node *node)
+{
+	for (const struct qmp_edge *edge = node->up; edge; edge = edge->next_up)
+		if (edge->parent->kind == QMP_NODE_JOB && !strcmp(edge->name, "target"))
+			return true;
+	return false;
+}
+
 /*
  * Marks every node that is a part of another image: a child of a node that is no filter, or of a filter that is such a
  * child itself. What only a job, an export or a free filter holds is not owned.
@@ -265,8 +285,9 @@ static void mark_owned(struct qmp_graph *graph)
 	struct qmp_node **todo = must(calloc(graph->node_count + 1, sizeof(struct qmp_node *)));
 	size_t count = 0;
 
+	/* The target of a backup may have the disk below it, which is one all the same. */
 	for (size_t i = 0; i < graph->driver_count; i++)
-		if (!graph->drivers[i]->filter)
+		if (!graph->drivers[i]->filter && !is_target(graph->drivers[i]))
 			todo[count++] = graph->drivers[i];
 	while (count) {
 		struct qmp_node *parent = todo[--count];
@@ -298,9 +319,15 @@ static struct qmp_node *next_image(struct qmp_node *node, size_t disk, size_t *s
 	return node;
 }
 
+static bool begins_with(const char *name, const char *prefix)
+{
+	return !strncmp(name, prefix, strlen(prefix));
+}
+
 static bool is_disk(const struct qmp_node *node)
 {
-	return node && qmp_node_is_named(node) && !node->filter && !node->owned && node->down;
+	return node && qmp_node_is_named(node) && !begins_with(node->name, NODE_OF_TARGET) &&
+	       !node->filter && !node->owned && node->down;
 }
 
 /* How deep the chain is, or 0: it has no end. */
@@ -464,87 +491,4 @@ struct qmp_layout *qmp_layout_from_nodes(const struct qmp_value *named_nodes,
 		}
 	}
 	return layout_finish(layout, graph);
-}
-
-/* --- asking --- */
-
-/* Two questions, one answer: when both are in. */
-struct layout_query {
-	bool machine;
-	int waiting;
-	struct qmp_value *disks, *graph;
-	int code; /* of the first error, 0: none */
-	char *class, *text;
-	qmp_layout_fn done;
-	void *data;
-};
-
-static void query_finish(struct layout_query *query)
-{
-	struct qmp_error error = { query->code, query->class, query->text };
-	struct qmp_layout *layout = NULL;
-
-	if (!query->code)
-		layout = query->machine ? qmp_layout_from_machine(query->disks, query->graph)
-					: qmp_layout_from_nodes(query->disks, query->graph);
-	query->done(query->data, query->code ? &error : NULL, layout);
-	qmp_value_free(query->disks);
-	qmp_value_free(query->graph);
-	free(query->class);
-	free(query->text);
-	free(query);
-}
-
-static void query_fail(struct layout_query *query, int code, const char *class, const char *text)
-{
-	if (query->code)
-		return;
-	query->code = code;
-	query->class = copy(class);
-	query->text = copy(text);
-}
-
-static void disks_reply(void *data, const struct qmp_error *error, const struct qmp_value *value)
-{
-	struct layout_query *query = data;
-
-	if (error)
-		query_fail(query, error->code, error->class, error->text);
-	else if (!qmp_value_is_list(value))
-		query_fail(query, -EPROTO, "", "a list of block devices was asked for");
-	else
-		query->disks = qmp_value_copy(value);
-	if (!--query->waiting)
-		query_finish(query);
-}
-
-static void graph_reply(void *data, const struct qmp_error *error, const struct qmp_value *value)
-{
-	struct layout_query *query = data;
-
-	if (error)
-		query_fail(query, error->code, error->class, error->text);
-	else
-		query->graph = qmp_value_copy(value);
-	if (!--query->waiting)
-		query_finish(query);
-}
-
-void qmp_query_layout(struct qmp_link *link, struct qmp_features features, qmp_layout_fn done,
-		      void *data)
-{
-	struct layout_query *query = must(calloc(1, sizeof(*query)));
-	bool graph = qmp_has(features, QMP_HAS_BLOCK_GRAPH);
-	struct qmp_value *flat = NULL;
-
-	query->machine = qmp_has(features, QMP_HAS_QUERY_STATUS);
-	query->waiting = graph ? 2 : 1;
-	query->done = done;
-	query->data = data;
-	if (!query->machine && qmp_has(features, QMP_HAS_FLAT_NODES))
-		flat = qmp_add_flag(qmp_object(), "flat", true);
-	qmp_link_send(link, query->machine ? "query-block" : "query-named-block-nodes", flat,
-		      disks_reply, query);
-	if (graph)
-		qmp_link_send(link, "x-debug-query-block-graph", NULL, graph_reply, query);
 }

@@ -11,6 +11,18 @@
 #include "qmp/link.h"
 #include "qmp/schema.h"
 
+/*
+ * Names of nodes that we have QEMU open. The target of a backup is no disk; an overlay of ours is one, and what it is called by
+ * is below it.
+ */
+#define NODE_OF_TARGET	"bjfs-to-"
+#define NODE_OF_OVERLAY "bjfs-on-"
+enum {
+	NODE_NAME_BYTES = 32, /* QEMU's limit, with the NUL */
+};
+/* A name that no node has had. */
+void node_name_new(char name[NODE_NAME_BYTES], const char *prefix);
+
 struct qmp_image {
 	char *node; /* node name, or NULL if it cannot be told for certain: such an image cannot be named to QEMU */
 	char *filename; /* as QEMU gives it: a path, "json:{...}", "nbd://..." */

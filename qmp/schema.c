@@ -38,6 +38,15 @@ static const struct feature {
 	[QMP_HAS_HUMAN_MONITOR] = { "human-monitor-command", NULL, "human-monitor-command" },
 	[QMP_HAS_REOPEN] = { "blockdev-reopen", "options", "blockdev-reopen" },
 	[QMP_HAS_SNAPSHOT] = { "blockdev-snapshot", NULL, "blockdev-snapshot" },
+	[QMP_HAS_BACKUP] = { "drive-backup", NULL, "drive-backup" },
+	[QMP_HAS_BACKUP_FINALIZE] = { "drive-backup", "auto-finalize",
+				      "drive-backup auto-finalize" },
+	[QMP_HAS_BACKUP_BITMAP] = { "drive-backup", "bitmap-mode", "drive-backup bitmap-mode" },
+	[QMP_HAS_BACKUP_PROBE] = { "blockdev-backup", "bitmap-mode",
+				   "blockdev-backup bitmap-mode" },
+	[QMP_HAS_BLOCKDEV_CREATE] = { "blockdev-create", NULL, "blockdev-create" },
+	[QMP_HAS_SNAPSHOT_SYNC] = { "blockdev-snapshot-sync", "snapshot-node-name",
+				    "blockdev-snapshot-sync snapshot-node-name" },
 };
 
 /* For each feature the name of the type that has its command's arguments, NULL as long as the command was not met. */

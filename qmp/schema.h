@@ -32,6 +32,12 @@ enum qmp_feature {
 	QMP_HAS_HUMAN_MONITOR,
 	QMP_HAS_REOPEN, /* blockdev-reopen, with a list of options */
 	QMP_HAS_SNAPSHOT, /* blockdev-snapshot */
+	QMP_HAS_BACKUP, /* drive-backup */
+	QMP_HAS_BACKUP_FINALIZE, /* auto-finalize and auto-dismiss */
+	QMP_HAS_BACKUP_BITMAP, /* bitmap-mode */
+	QMP_HAS_BACKUP_PROBE, /* blockdev-backup, as qmp_backup_probe() uses it */
+	QMP_HAS_BLOCKDEV_CREATE,
+	QMP_HAS_SNAPSHOT_SYNC, /* blockdev-snapshot-sync with snapshot-node-name */
 	QMP_FEATURE_COUNT,
 };
 

@@ -1,5 +1,5 @@
 """
-The four kinds of jobs on a chain of three images, so that one test can be made of each: how it is started, which image it writes
+The kinds of jobs on a chain of three images, so that one test can be made of each: how it is started, which image it writes
 to, what must be true after its end.
 """
 
@@ -57,7 +57,7 @@ class Kind:
         assert disk.wait() == "completed", disk.job
 
     def result(self, machine):
-        return {"pull": "pulled", "commit": "committed"}.get(self.name, "pivoted" if machine else "kept")
+        return {"pull": "pulled", "commit": "committed", "backup": "completed"}.get(self.name, "pivoted" if machine else "kept")
 
     def chain_after(self, chain, machine):
         return [getattr(chain, name) for name in (self.left if machine or not self.becomes_ready else ("top", "mid", "base"))]
@@ -74,7 +74,7 @@ class Kind:
 
     def check_content(self, chain, machine):
         """To be called when QEMU has ended well."""
-        new = {"active-commit": chain.base, "copy": chain.dest}.get(self.name, chain.top)
+        new = {"active-commit": chain.base, "copy": chain.dest, "backup": chain.dest}.get(self.name, chain.top)
         assert images.same(new, chain.expected)
         if not (self.becomes_ready and machine):
             assert images.same(chain.top, chain.expected)
@@ -86,7 +86,8 @@ PULL = Kind("pull", "pull", "", "top", ["top"])
 COMMIT = Kind("commit", "commit", "top=[1]", "base", ["top", "base"])
 ACTIVE_COMMIT = Kind("active-commit", "commit", "", "base", ["base"])
 COPY = Kind("copy", "copy", "dest={dest}", "dest", ["dest"])
-KINDS = [PULL, COMMIT, ACTIVE_COMMIT, COPY]
+BACKUP = Kind("backup", "backup", "dest={dest}", "dest", ["top", "mid", "base"])
+KINDS = [PULL, COMMIT, ACTIVE_COMMIT, COPY, BACKUP]
 
 
 class SmallFolder:

@@ -137,6 +137,69 @@ Test(qmp_command, exact_json)
 	end(&wire);
 }
 
+Test(qmp_command, backup)
+{
+	/* Catches a target that is not told from a path, and the mode in which a bitmap is lost. */
+	struct qmp_backup backup = {
+		.job = "j",
+		.node = "top",
+		.target = "/a \"b\"",
+		.format = "raw",
+		.target_node = "t",
+		.sync = "full",
+	};
+	struct wire wire;
+
+	begin(&wire);
+	peer_set_answer(wire.peer, "drive-backup", "{}");
+	qmp_drive_backup(wire.link, &backup, on_done, &wire);
+	expect(&wire,
+	       "{\"execute\":\"drive-backup\",\"arguments\":{\"job-id\":\"j\",\"device\":\"top\","
+	       "\"sync\":\"full\",\"target\":\"json:{\\\"driver\\\":\\\"raw\\\","
+	       "\\\"node-name\\\":\\\"t\\\",\\\"file\\\":{\\\"driver\\\":\\\"file\\\","
+	       "\\\"filename\\\":\\\"/a \\\\\\\"b\\\\\\\"\\\"}}\",\"format\":\"raw\","
+	       "\"mode\":\"existing\",\"speed\":0,\"auto-finalize\":false,\"auto-dismiss\":false}",
+	       "done");
+	backup.sync = "bitmap";
+	backup.bitmap = "b";
+	backup.target = "/a";
+	backup.on_error = "stop";
+	qmp_drive_backup(wire.link, &backup, on_done, &wire);
+	expect(&wire,
+	       "{\"execute\":\"drive-backup\",\"arguments\":{\"job-id\":\"j\",\"device\":\"top\","
+	       "\"sync\":\"bitmap\",\"bitmap\":\"b\",\"bitmap-mode\":\"never\",\"target\":\"json:{"
+	       "\\\"driver\\\":\\\"raw\\\",\\\"node-name\\\":\\\"t\\\",\\\"file\\\":{"
+	       "\\\"driver\\\":\\\"file\\\",\\\"filename\\\":\\\"/a\\\"}}\",\"format\":\"raw\","
+	       "\"mode\":\"existing\",\"speed\":0,\"on-source-error\":\"stop\","
+	       "\"on-target-error\":\"stop\",\"auto-finalize\":false,\"auto-dismiss\":false}",
+	       "done");
+	end(&wire);
+}
+
+Test(qmp_command, backup_probe)
+{
+	/* Catches a reason that is not the bitmap's taken for it, and the reverse. */
+	struct qmp_backup backup = {
+		.job = "j", .node = "n", .sync = "incremental", .bitmap = "b"
+	};
+	struct wire wire;
+
+	begin(&wire);
+	peer_set_refusal(wire.peer, "blockdev-backup", "GenericError", "the same");
+	qmp_backup_probe(wire.link, &backup, on_done, &wire);
+	expect(&wire,
+	       "{\"execute\":\"blockdev-backup\",\"arguments\":{\"job-id\":\"j\",\"device\":\"n\","
+	       "\"sync\":\"incremental\",\"bitmap\":\"b\",\"target\":\"n\"}",
+	       "done");
+	peer_set_answer(wire.peer, "blockdev-backup", "{}");
+	qmp_backup_probe(wire.link, &backup, on_done, &wire);
+	expect(&wire,
+	       "{\"execute\":\"blockdev-backup\",\"arguments\":{\"job-id\":\"j\",\"device\":\"n\","
+	       "\"sync\":\"full\",\"target\":\"n\"}",
+	       "QEMU takes a backup of a disk onto itself");
+	end(&wire);
+}
+
 static void on_jobs(void *data, const struct qmp_error *error, const struct qmp_job_info *jobs,
 		    size_t count)
 {
