@@ -18,6 +18,7 @@ SOURCES := $(wildcard qmp/*.c jobs/*.c fs/*.c)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY := $(filter-out $(BUILD)/fs/main.o,$(OBJECTS))
 FAKES := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fake/*.c))
+BENCHES := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
 UNITS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c))
 PROGRAM := $(if $(SAN),$(BUILD)/blockjobfs,blockjobfs)
 
@@ -36,7 +37,7 @@ help:
 	@echo "make check     unit tests, no mount; make check SAN=1: with the address and undefined-behaviour sanitizers"
 	@echo "make e2e       real daemon, real QEMU, real mounts: make e2e PYTEST_ARGS='-k wait'"
 	@echo "make soak      the hardest moments many times over: make soak SOAK_ROUNDS=500"
-	@echo "make bench     what it costs to be told, and how soon one is, beside the targets"
+	@echo "make bench     what it costs, beside the smallest thing that could do the same: make bench BENCH_LINES=files"
 	@echo "make lint      formatting, arrows between folders, generated docs"
 	@echo "make docs      write docs/files.md anew from the file tables"
 	@echo "make install   to DESTDIR and PREFIX ($(PREFIX))"
@@ -78,8 +79,14 @@ test: deps
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory e2e
 
-bench: all
-	@BLOCKJOBFS=$(CURDIR)/$(PROGRAM) $(PYTHON) tests/bench/watch.py
+bench: all $(BENCHES)
+	@BLOCKJOBFS=$(CURDIR)/$(PROGRAM) BENCH_JSON=$(BUILD)/bench.json $(PYTHON) tests/bench/bench.py $(BENCH_LINES)
+
+# The programs of make bench are on their own: nothing of ours is in what we are measured against.
+$(BUILD)/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(CC) $(ALL_CFLAGS) -pthread -o $@ $< $(if $(filter floor_fs,$*),$(LIBS))
 
 lint: all
 	@tests/lint.sh

@@ -4,7 +4,9 @@
  *
  *	floor_fs [-f] MOUNTPOINT
  */
+#ifndef FUSE_USE_VERSION
 #define FUSE_USE_VERSION 314
+#endif
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <string.h>

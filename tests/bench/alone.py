@@ -1,0 +1,187 @@
+"""Lines of `make bench` with real QEMUs: a file, a command, being told, bandwidth, and two hundred of them."""
+
+import contextlib
+import os
+import select
+import shutil
+import statistics
+import subprocess
+import threading
+import time
+
+from tools import blockdev, commands_sent, floor, images, mounted, program, stopwatch, storage_daemon
+from watch import Inotify
+
+QUERY = '{"execute": "query-block-jobs"}'
+PULLS = 20
+HERD = 200
+
+
+def stream(job, speed):
+    return ('{"execute": "block-stream", "arguments": {"device": "disk0", "job-id": "%s", "speed": %d, "auto-finalize": false, '
+            '"auto-dismiss": false}}' % (job, speed))
+
+
+def cancel(job):
+    return '{"execute": "job-cancel", "arguments": {"id": "%s"}}' % job
+
+
+def dismiss(job):
+    return '{"execute": "job-dismiss", "arguments": {"id": "%s"}}' % job
+
+
+@contextlib.contextmanager
+def pair(folder):
+    """Two storage daemons with the same disk, the first one mounted; and the floor."""
+    base = images.fill(images.create(f"{folder}/base.qcow2", size=1 << 34), (0, 64))
+    overlays = [images.create(f"{folder}/{name}.qcow2", base, size=1 << 34) for name in ("ours", "raw")]
+    with storage_daemon(folder, "ours", blockdev("disk0", overlays[0])) as ours, \
+            storage_daemon(folder, "raw", blockdev("disk0", overlays[1])) as raw, \
+            mounted(folder, [ours.socket]) as mount, floor(folder) as lowest:
+        yield mount.disk("ours", "disk0"), raw, lowest, mount
+
+
+def files(folder, table):
+    with pair(folder) as (disk, raw, lowest, _):
+        table.ratio("open+read+close of `status` / the floor file system's",
+                    stopwatch(5000, a=["read", disk / "status"], b=["read", lowest]), 1.15)
+        disk.hold()
+        raw.monitor("block-stream", device="disk0", job_id="raw", speed=1)
+        table.ratio("open+read+close of `progress` / floor + raw query-block-jobs",
+                    stopwatch(3000, a=["read", disk / "progress"], b=["read", lowest, "ask", raw.socket, QUERY]), 1.10)
+        raw.monitor("job-cancel", id="raw")
+        disk.write("abort", "\n")
+
+
+def readers(folder, table):
+    with pair(folder) as (disk, _, _, mount):
+        disk.hold()
+        before = commands_sent(mount, "query-block-jobs")
+        reads = int(subprocess.run([program("readers"), disk / "progress", "64", "3"], stdout=subprocess.PIPE, check=True).stdout)
+        table.add("64 readers of one `progress`: queries sent / reads answered",
+                  (commands_sent(mount, "query-block-jobs") - before) / reads, "", 0.1)
+        disk.write("abort", "\n")
+
+
+def start(folder, table):
+    with pair(folder) as (disk, raw, lowest, _):
+        table.ratio("write to `pull` until accepted / floor + raw block-stream",
+                    stopwatch(300, a=["write", disk / "pull", "bandwidth=1\n"], after_a=["write", disk / "abort", "\n"],
+                              b=["write", lowest, "x\n", "ask", raw.socket, stream("raw%d", 1)],
+                              after_b=["ask", raw.socket, cancel("raw%d"), "event", raw.socket, '"concluded"',
+                                       "ask", raw.socket, dismiss("raw%d")]), 1.25)
+
+
+# --- being told ---
+
+def one_pull(qemu, disk):
+    """Seconds from BLOCK_JOB_COMPLETED, as a raw monitor sees it, to each of the three."""
+    times = {}
+
+    def wait():
+        assert disk.wait() == "completed"
+        times["wait"] = time.monotonic()
+
+    def poll():
+        fd = os.open(disk / "status", os.O_RDONLY)
+        poller = select.poll()
+        poller.register(fd, select.POLLPRI)
+        while os.pread(fd, 100, 0) != b"completed\n":
+            poller.poll(5000)
+            times["poll"] = time.monotonic()
+        os.close(fd)
+
+    def inotify():
+        with Inotify(disk / "status") as watch:
+            while disk.status != "completed":
+                watch.read()
+                times["inotify"] = time.monotonic()
+
+    disk.hold()
+    threads = [threading.Thread(target=call) for call in (wait, poll, inotify)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    disk.release()
+    qemu.monitor.wait_event("BLOCK_JOB_COMPLETED")
+    told = time.monotonic()
+    for thread in threads:
+        thread.join()
+    return {name: at - told for name, at in times.items()}
+
+
+def told(folder, table):
+    base = images.fill(images.create(f"{folder}/small.qcow2"), (0, 1), (8, 1))
+    results = []
+    for number in range(PULLS):
+        path = images.create(f"{folder}/l{number}.qcow2", base)
+        with storage_daemon(folder, f"l{number}", blockdev("disk0", path)) as qemu, mounted(folder, [qemu.socket]) as mount:
+            results.append(one_pull(qemu, mount.disk(f"l{number}", "disk0")))
+    for name, what, target in (("wait", "`wait` returns", 2), ("poll", "poll(2) wakes", 2), ("inotify", "inotify fires", 15)):
+        values = sorted(result[name] * 1000 for result in results)
+        table.add(f"BLOCK_JOB_COMPLETED to: {what}", statistics.median(values), "ms", target, (values[2], values[-3]))
+
+
+# --- bandwidth ---
+
+def bandwidth(folder, table):
+    where = folder
+    if shutil.disk_usage("/dev/shm").free > 3 << 30:
+        where = os.path.join("/dev/shm", os.path.basename(folder))  # no disk of this machine in the figure
+        os.makedirs(where)
+    try:
+        base = images.fill(images.create(f"{where}/base.qcow2", size=1 << 30), *((first, 64) for first in range(0, 512, 64)))
+        times = {"ours": [], "raw": []}
+        for number in range(6):
+            path = images.create(f"{where}/overlay.qcow2", base, size=1 << 30)
+            with storage_daemon(folder, "vm", blockdev("disk0", path)) as qemu:
+                if number % 2:
+                    began = time.monotonic()
+                    qemu.monitor("block-stream", device="disk0", job_id="raw")
+                    qemu.monitor.wait_event("BLOCK_JOB_COMPLETED", 60)
+                    times["raw"].append(time.monotonic() - began)
+                else:
+                    with mounted(folder, [qemu.socket]) as mount:
+                        disk = mount.disk("vm", "disk0")
+                        began = time.monotonic()
+                        disk.pull()
+                        qemu.monitor.wait_event("BLOCK_JOB_COMPLETED", 60)
+                        times["ours"].append(time.monotonic() - began)
+                        assert disk.wait() == "completed"
+        table.add("bytes a second of an unlimited pull / by raw QMP",
+                  statistics.median(times["raw"]) / statistics.median(times["ours"]), "", 0.98, at_least=True)
+    finally:
+        if where != folder:
+            shutil.rmtree(where, ignore_errors=True)
+
+
+# --- two hundred QEMUs ---
+
+def many(folder, table):
+    base = images.fill(images.create(f"{folder}/base.qcow2", size=1 << 34), (0, 16))
+    with contextlib.ExitStack() as stack:
+        qemus = []
+        for number in range(HERD + 3):  # stopwatch warms up with three
+            path = images.create(f"{folder}/o{number}.qcow2", base, size=1 << 34)
+            qemus.append(stack.enter_context(storage_daemon(folder, f"vm{number}", blockdev("disk0", path))))
+        for qemu in qemus:
+            qemu.monitor.close()  # its second monitor is for the raw side
+            qemu.monitor = None
+        mount = stack.enter_context(mounted(folder, [qemu.socket for qemu in qemus]))
+        disk = f"{mount.path}/domains/vm%d/disks/disk0"
+        raw = f"{folder}/vm%d.test"
+        table.ratio(f"{HERD} storage daemons: start, limit, abort by the tree / by raw QMP",
+                    stopwatch(HERD, a=["write", f"{disk}/pull", "bandwidth=1\n", "write", f"{disk}/speed", "1M\n", "write", f"{disk}/abort", "\n"],
+                              b=["ask", raw, stream("raw%d", 1),
+                                 "ask", raw, '{"execute": "block-job-set-speed", "arguments": {"device": "raw%d", "speed": 1048576}}',
+                                 "ask", raw, cancel("raw%d"), "event", raw, '"concluded"', "ask", raw, dismiss("raw%d")]), 1.3)
+
+
+# --- libvirt ---
+
+def libvirt(folder, table):
+    lines = (("`echo > pull; cat wait` of a tiny disk / `virsh blockpull --wait`", 0.05, False),
+             ("`cat progress` / `virsh blockjob --info`, whole processes", 0.25, False),
+             ("virDomainGetBlockJobInfo in a loop / pread of `progress` in a loop", 2, True))
+    for what, target, at_least in lines:
+        table.add(what, None, "", target, at_least=at_least)
