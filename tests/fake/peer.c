@@ -35,19 +35,28 @@ struct output {
 	char bytes[];
 };
 
-struct client {
+/* Of either kind. */
+union socket {
+	uv_handle_t handle;
+	uv_stream_t stream;
 	uv_pipe_t pipe;
+	uv_tcp_t tcp;
+};
+
+struct client {
+	union socket socket;
 	struct peer *peer;
 	struct qmp_reader *reader;
 };
 
 struct peer {
 	uv_loop_t *loop;
-	uv_pipe_t listener;
+	union socket listener;
 	uv_timer_t pump; /* sends what is in the queue, a piece a turn */
 	int handles;
 	bool listening, waiting_client, freed;
 	char folder[64], path[96];
+	int port; /* TCP; 0: a unix socket */
 	struct client *client;
 	struct output *queue;
 	size_t piece;
@@ -93,7 +102,7 @@ static void client_close(struct client *client)
 		free(output);
 	}
 	peer->client = NULL;
-	uv_close((uv_handle_t *)&client->pipe, client_gone);
+	uv_close(&client->socket.handle, client_gone);
 	if (!peer->freed)
 		serve_next(peer);
 }
@@ -111,7 +120,7 @@ static bool pump_piece(struct peer *peer)
 	size_t left = output->length - output->sent;
 	uv_buf_t buffer = uv_buf_init(output->bytes + output->sent,
 				      peer->piece && peer->piece < left ? peer->piece : left);
-	int sent = uv_try_write((uv_stream_t *)&peer->client->pipe, &buffer, 1);
+	int sent = uv_try_write(&peer->client->socket.stream, &buffer, 1);
 
 	if (sent == UV_EAGAIN)
 		return false;
@@ -414,12 +423,20 @@ void peer_set_deaf(struct peer *peer, bool deaf)
 	if (!peer->client)
 		return;
 	if (deaf)
-		uv_read_stop((uv_stream_t *)&peer->client->pipe);
+		uv_read_stop(&peer->client->socket.stream);
 	else
-		uv_read_start((uv_stream_t *)&peer->client->pipe, lend_buffer, bytes_came);
+		uv_read_start(&peer->client->socket.stream, lend_buffer, bytes_came);
 }
 
 /* --- clients --- */
+
+static void socket_init(struct peer *peer, union socket *socket)
+{
+	if (peer->port)
+		uv_tcp_init(peer->loop, &socket->tcp);
+	else
+		uv_pipe_init(peer->loop, &socket->pipe, 0);
+}
 
 /* libuv has accepted the next client and keeps it until we ask: it is connected and hears nothing, as with QEMU. */
 static void serve_next(struct peer *peer)
@@ -432,15 +449,15 @@ static void serve_next(struct peer *peer)
 	client = must(calloc(1, sizeof(*client)));
 	client->peer = peer;
 	client->reader = qmp_reader_new();
-	uv_pipe_init(peer->loop, &client->pipe, 0);
-	client->pipe.data = client;
-	if (uv_accept((uv_stream_t *)&peer->listener, (uv_stream_t *)&client->pipe) < 0) {
-		uv_close((uv_handle_t *)&client->pipe, client_gone);
+	socket_init(peer, &client->socket);
+	client->socket.handle.data = client;
+	if (uv_accept(&peer->listener.stream, &client->socket.stream) < 0) {
+		uv_close(&client->socket.handle, client_gone);
 		return;
 	}
 	peer->client = client;
 	peer->clients++;
-	uv_read_start((uv_stream_t *)&client->pipe, lend_buffer, bytes_came);
+	uv_read_start(&client->socket.stream, lend_buffer, bytes_came);
 	if (peer->greeting)
 		peer_send(peer, peer->greeting);
 }
@@ -457,27 +474,73 @@ static void client_came(uv_stream_t *listener, int status)
 
 /* --- its life --- */
 
-struct peer *peer_new(uv_loop_t *loop)
+static void bind_unix(struct peer *peer)
+{
+	strcpy(peer->folder, "/tmp/qmp-peer-XXXXXX");
+	must(mkdtemp(peer->folder));
+	snprintf(peer->path, sizeof(peer->path), "%s/qmp.sock", peer->folder);
+	socket_init(peer, &peer->listener);
+	if (uv_pipe_bind(&peer->listener.pipe, peer->path) < 0)
+		abort();
+}
+
+/* False: this machine has no such address. */
+static bool bind_tcp(struct peer *peer, const char *host)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} address;
+	int size = sizeof(address);
+
+	peer->port = -1;
+	socket_init(peer, &peer->listener);
+	if (uv_ip4_addr(host, 0, &address.v4) && uv_ip6_addr(host, 0, &address.v6))
+		abort();
+	if (uv_tcp_bind(&peer->listener.tcp, &address.any, 0) ||
+	    uv_tcp_getsockname(&peer->listener.tcp, &address.any, &size))
+		return false;
+	peer->port = ntohs(address.v4.sin_port); /* in the same place in both */
+	snprintf(peer->path, sizeof(peer->path), strchr(host, ':') ? "[%s]:%d" : "%s:%d", host,
+		 peer->port);
+	return true;
+}
+
+static struct peer *peer_begin(uv_loop_t *loop, const char *host)
 {
 	struct peer *peer = must(calloc(1, sizeof(*peer)));
 
 	/* libuv writes without MSG_NOSIGNAL. */
 	signal(SIGPIPE, SIG_IGN);
 	peer->loop = loop;
-	strcpy(peer->folder, "/tmp/qmp-peer-XXXXXX");
-	must(mkdtemp(peer->folder));
-	snprintf(peer->path, sizeof(peer->path), "%s/qmp.sock", peer->folder);
-	uv_pipe_init(loop, &peer->listener, 0);
 	uv_timer_init(loop, &peer->pump);
-	peer->listener.data = peer->pump.data = peer;
 	peer->handles = 2;
 	peer->listening = true;
-	if (uv_pipe_bind(&peer->listener, peer->path) < 0 ||
-	    uv_listen((uv_stream_t *)&peer->listener, 8, client_came) < 0)
-		abort();
+	if (!host)
+		bind_unix(peer);
+	peer->pump.data = peer;
 	peer_set_greeting(peer, GREETING);
 	peer_set_defaults(peer);
+	if (host && !bind_tcp(peer, host)) {
+		peer->listener.handle.data = peer;
+		peer_free(peer);
+		return NULL;
+	}
+	peer->listener.handle.data = peer;
+	if (uv_listen(&peer->listener.stream, 8, client_came) < 0)
+		abort();
 	return peer;
+}
+
+struct peer *peer_new(uv_loop_t *loop)
+{
+	return peer_begin(loop, NULL);
+}
+
+struct peer *peer_new_tcp(uv_loop_t *loop, const char *host)
+{
+	return peer_begin(loop, host);
 }
 
 static void peer_gone(uv_handle_t *handle)
@@ -509,15 +572,17 @@ void peer_stop_listening(struct peer *peer)
 	if (!peer->listening)
 		return;
 	peer->listening = false;
-	uv_close((uv_handle_t *)&peer->listener, peer_gone);
-	unlink(peer->path);
+	uv_close(&peer->listener.handle, peer_gone);
+	if (!peer->port)
+		unlink(peer->path);
 }
 
 void peer_free(struct peer *peer)
 {
 	peer->freed = true;
 	peer_stop_listening(peer);
-	rmdir(peer->folder);
+	if (*peer->folder)
+		rmdir(peer->folder);
 	if (peer->client)
 		client_close(peer->client);
 	uv_close((uv_handle_t *)&peer->pump, peer_gone);

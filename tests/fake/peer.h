@@ -19,10 +19,12 @@
 struct peer;
 
 struct peer *peer_new(uv_loop_t *loop);
+/* On TCP instead, at @host, an address in numbers, and any port. NULL: this machine has no such address. */
+struct peer *peer_new_tcp(uv_loop_t *loop, const char *host);
 /* Hangs up and stops listening; the folder is gone at once, handles and memory after the next runs of the loop. */
 void peer_free(struct peer *peer);
 uv_loop_t *peer_loop(const struct peer *peer);
-/* The socket's path. */
+/* The socket's path, or HOST:PORT. */
 const char *peer_path(const struct peer *peer);
 
 /* --- what it says by itself --- */
