@@ -44,6 +44,14 @@ static void show_pause(const struct place *place, struct text *out)
 			"stop",                                                                 \
 	}
 
+/* What a command that starts a job takes, but for pull: the rest is jobs/deadline.c's. */
+#define DEADLINE_KEY                                                                              \
+	{                                                                                         \
+		.name = "deadline", .kind = KEY_NUMBER, .shown = "SECONDS",                       \
+		.help = "give the job up, which has failed then, if it is neither ready nor done" \
+			" by then",                                                               \
+	}
+
 /* What every command that starts a job takes. */
 #define START_KEYS                                                                               \
 	{                                                                                        \
@@ -111,6 +119,7 @@ static const struct key commit_keys[] = {
 	},
 	BANDWIDTH_KEY,
 	ON_ERROR_KEY,
+	DEADLINE_KEY,
 	START_KEYS,
 	{ 0 },
 };
@@ -165,6 +174,7 @@ static const struct key copy_keys[] = {
 	},
 	BANDWIDTH_KEY,
 	ON_ERROR_KEY,
+	DEADLINE_KEY,
 	START_KEYS,
 	{ 0 },
 };
@@ -200,6 +210,7 @@ static const struct key backup_keys[] = {
 	},
 	BANDWIDTH_KEY,
 	ON_ERROR_KEY,
+	DEADLINE_KEY,
 	START_KEYS,
 	{ 0 },
 };
@@ -319,6 +330,7 @@ static void show_job(const struct place *place, struct text *out)
 	put_number(out, "increment", job->increment, live && job->increment);
 	put_number(out, "mark", job->mark, live && job->mark);
 	put_text(out, "parked", live && job->parked ? "yes" : NULL);
+	put_time(out, "deadline", live && job->deadline_s ? job->deadline : (struct timespec){ 0 });
 	put_time(out, "started", job->started);
 	put_time(out, "ended", job->ended);
 	put_text(out, "io-status", job->io_status);

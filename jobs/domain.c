@@ -411,6 +411,7 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	timer_open(domain, &domain->link->retry);
 	timer_open(domain, &domain->link->burst);
 	timer_open(domain, &domain->link->tick);
+	timer_open(domain, &domain->link->deadline);
 	timer_open(domain, &domain->link->pace);
 	timer_open(domain, &domain->link->patience);
 	if (source->kind == SOURCE_IMAGE)
@@ -453,6 +454,7 @@ void domain_stop(struct domain *domain)
 	uv_close((uv_handle_t *)&link->retry, timer_closed);
 	uv_close((uv_handle_t *)&link->burst, timer_closed);
 	uv_close((uv_handle_t *)&link->tick, timer_closed);
+	uv_close((uv_handle_t *)&link->deadline, timer_closed);
 	uv_close((uv_handle_t *)&link->pace, timer_closed);
 	uv_close((uv_handle_t *)&link->patience, timer_closed);
 }

@@ -32,6 +32,7 @@ struct domain_link {
 	uv_timer_t retry; /* the next connect, or the next try of a sync that failed */
 	uv_timer_t burst; /* tells bursts of failed requests */
 	uv_timer_t tick; /* figures of running jobs, for those who watch without reading */
+	uv_timer_t deadline; /* the nearest of its jobs */
 	uv_timer_t pace; /* the next step of a pull in increments */
 	uv_timer_t patience; /* is QEMU still there, while somebody waits for an abort? */
 	unsigned timers; /* open handles */

@@ -9,6 +9,7 @@
 #include <utlist.h>
 #include "jobs/delete.h"
 #include "jobs/domain_link.h"
+#include "jobs/deadline.h"
 #include "jobs/events.h"
 #include "jobs/job_record.h"
 #include "qmp/flush.h"
@@ -113,6 +114,7 @@ void finish_publish(struct disk *disk)
 		job->cancelled = false;
 		keep(&job->error, job->flush_error);
 	}
+	deadline_end(job);
 	/* What is to be deleted is gone before anybody is told that the job has completed. */
 	if (job->deleting || delete_images(disk))
 		return;

@@ -82,6 +82,10 @@ struct job {
 	struct step step;
 	char *on_error; /* as it was started; NULL: QEMU's default */
 	bool abort_asked;
+	int64_t deadline_s; /* within which it must be ready or done; 0: none, or it was ready */
+	struct timespec deadline; /* by the wall clock */
+	uint64_t deadline_ns; /* by uv_hrtime(); 0: none */
+	bool deadline_struck; /* it was given up for that */
 	bool pivot_wanted; /* as soon as it is ready */
 	bool pivoted; /* it has completed, and the disk has another active image */
 	bool cancelled; /* QEMU said BLOCK_JOB_CANCELLED */

@@ -30,6 +30,11 @@ static struct qmp_value *put(const struct job *job)
 	qmp_add_number(record, "started-ns", job->started.tv_nsec);
 	qmp_add_flag(record, "pivot", job->pivot_wanted);
 	deletion_put(record, job->deletion);
+	if (job->deadline_s) {
+		qmp_add_number(record, "deadline-s", job->deadline_s);
+		qmp_add_number(record, "deadline", job->deadline.tv_sec);
+		qmp_add_flag(record, "deadline-struck", job->deadline_struck);
+	}
 	qmp_add_number(record, "increment", job->increment);
 	qmp_add_number(record, "mark", job->mark);
 	if (job->mark)
@@ -63,6 +68,9 @@ static void take(struct job *job, const struct qmp_value *record)
 	job->pivot_wanted = qmp_value_flag(record, "pivot", false);
 	deletion_free(job->deletion);
 	job->deletion = deletion_take(record);
+	job->deadline_s = qmp_value_number(record, "deadline-s", 0);
+	job->deadline.tv_sec = qmp_value_number(record, "deadline", 0);
+	job->deadline_struck = qmp_value_flag(record, "deadline-struck", false);
 	job->increment = qmp_value_number(record, "increment", 0);
 	job->mark = qmp_value_number(record, "mark", 0);
 	job->speed = qmp_value_number(record, "speed", job->speed);

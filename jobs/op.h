@@ -52,6 +52,7 @@ struct op {
 	void (*job_ended)(struct op *op);
 	/* The number of the query-block-jobs that answers this op (jobs/refresh.c); 0: it waits for none. */
 	uint64_t refresh;
+	int64_t deadline_s; /* of the job that the command starts; 0: none */
 	op_done_fn done;
 	void *data;
 	bool completed;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <utlist.h>
 #include "jobs/domain_link.h"
+#include "jobs/deadline.h"
 #include "jobs/events.h"
 #include "jobs/increment.h"
 
@@ -90,6 +91,7 @@ void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 	if (job->offset != offset || job->length != length)
 		disk_changed(disk, TOPIC_PROGRESS);
 	refresh_tick(disk->domain);
+	deadline_look(disk, info->ready);
 	increment_go(disk);
 	finish_step(disk);
 }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/deadline.h"
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
 #include "jobs/grammar.h"
@@ -72,6 +73,7 @@ void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info)
 		job->by.uid = (uid_t)-1;
 	disk_remember_chain(disk, job);
 	job_record_read(disk, job);
+	deadline_adopt(disk);
 	job->phase = JOB_LIVE;
 	disk_job_seen(disk);
 }
@@ -138,7 +140,7 @@ bool start_may_command(struct op *op, const struct command *command, const enum 
 		       size_t count)
 {
 	return start_may(op, needed, count) &&
-	       is_generation(op, command_word(command, "generation"));
+	       is_generation(op, command_word(command, "generation")) && deadline_read(op, command);
 }
 
 struct job *start_register(struct op *op, const char *type, int64_t speed)
@@ -153,6 +155,7 @@ struct job *start_register(struct op *op, const char *type, int64_t speed)
 	job->speed = speed;
 	disk_remember_chain(disk, job);
 	disk->job = job;
+	deadline_begin(disk, op);
 	disk_changed(disk, TOPIC_PROGRESS);
 	disk_changed(disk, TOPIC_JOB);
 	return job;
