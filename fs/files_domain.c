@@ -82,6 +82,27 @@ static const struct key allow_keys[] = {
 	{ 0 },
 };
 
+static const struct key group_keys[] = {
+	{
+		.name = "disks",
+		.kind = KEY_LIST,
+		.positional = true,
+		.required = true,
+		.shown = "DISK...:",
+		.help = "names of disks of this domain and a colon: vda vdb: pivot",
+	},
+	{
+		.name = "do",
+		.kind = KEY_CHOICE,
+		.positional = true,
+		.required = true,
+		.choices = "pivot finish abort",
+		.shown = "pivot|finish|abort",
+		.help = "what is done to all of them",
+	},
+	{ 0 },
+};
+
 const struct file domain_files[] = {
 	{
 		.name = "address",
@@ -115,6 +136,17 @@ const struct file domain_files[] = {
 		.keys = allow_keys,
 		.help = "The commands that users to whom this domain was delegated may give: names "
 			"of the disks' control files. Only the mount's owner changes it.",
+	},
+	{
+		.name = "group",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_FIXED,
+		.write = domain_group,
+		.keys = group_keys,
+		.help = "Waits until the jobs of all the disks are ready and does it to all of "
+			"them "
+			"(abort: at once), or to none if one ends first; returns when all are "
+			"over.",
 	},
 	{
 		.name = "events",

@@ -8,6 +8,7 @@ static const char readme[] =
 	"\n"
 	"domains/<domain>/                 one machine, or one image that is not in use\n"
 	"    address  state                where its monitor is; how the link and the machine are\n"
+	"    group                         one command for several disks: vda vdb: pivot\n"
 	"    error                         why the last thing asked of it failed\n"
 	"    disks/<disk>/\n"
 	"        pull                      start: populate the disk from its backing chain\n"

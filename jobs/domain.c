@@ -358,7 +358,7 @@ static bool somebody_waits(const struct domain *domain)
 		    (disk->job->unanswered || disk->job->phase == JOB_FINALIZING))
 			return true;
 		DL_FOREACH(disk->ops, op)
-			if (op->written && op->job_ended)
+			if (op->needs_qemu)
 				return true;
 	}
 	return false;

@@ -58,4 +58,8 @@ void domain_changed(struct domain *domain, enum topic topic);
  */
 void domain_looked_at(struct domain *domain);
 
+struct command;
+/* `group`: one of pivot, finish and abort for several disks of the domain (jobs/group.c). */
+void domain_group(struct op *op, const struct command *command);
+
 #endif

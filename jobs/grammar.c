@@ -79,6 +79,10 @@ static int check_value(struct parser *p, struct word *word)
 	case KEY_FLAG:
 		word->number = 1;
 		return 0;
+	case KEY_LIST:
+		if (!*word->text)
+			return fail(p, -EINVAL, word->offset, word->length, "an empty name");
+		return 0;
 	case KEY_TEXT:
 		if (!*word->text)
 			return fail(p, -EINVAL, word->offset, word->length, "%s= has no value",
@@ -114,6 +118,16 @@ static int check_value(struct parser *p, struct word *word)
 	return 0;
 }
 
+static bool is_repeated(const struct command *command, const struct key *key, const char *text)
+{
+	if (key->kind != KEY_LIST)
+		return command_word(command, key->name);
+	for (size_t i = 0; i < command->count; i++)
+		if (command->words[i].key == key && !strcmp(command->words[i].text, text))
+			return true;
+	return false;
+}
+
 /* Takes @text (malloc'ed) as the value of @key. */
 static int add_word(struct parser *p, const struct key *key, char *text, size_t offset,
 		    size_t length)
@@ -121,11 +135,12 @@ static int add_word(struct parser *p, const struct key *key, char *text, size_t 
 	struct command *command = p->command;
 	struct word *word = &command->words[command->count];
 
-	if (command->count == COMMAND_WORDS_MAX || command_word(command, key->name)) {
+	if (command->count == COMMAND_WORDS_MAX || is_repeated(command, key, text)) {
 		free(text);
 		if (command->count == COMMAND_WORDS_MAX)
 			return fail(p, -EINVAL, offset, length, "too many words");
-		return fail(p, -EINVAL, offset, length, "%s is given twice", key->name);
+		return fail(p, -EINVAL, offset, length, "%s is given twice",
+			    key->kind == KEY_LIST ? "this one" : key->name);
 	}
 	command->count++;
 	*word = (struct word){ .key = key, .text = text, .offset = offset, .length = length };
@@ -143,7 +158,15 @@ static const struct key *find_key(const struct parser *p, const char *name, size
 static const struct key *positional_key(const struct parser *p)
 {
 	for (const struct key *key = p->keys; key && key->name; key++)
-		if (key->positional)
+		if (key->positional && key->kind != KEY_LIST)
+			return key;
+	return NULL;
+}
+
+static const struct key *list_key(const struct parser *p)
+{
+	for (const struct key *key = p->keys; key && key->name; key++)
+		if (key->kind == KEY_LIST)
 			return key;
 	return NULL;
 }
@@ -155,8 +178,9 @@ static int unknown_key(struct parser *p, size_t offset, size_t length, const cha
 	int error;
 
 	for (const struct key *key = p->keys; key && key->name; key++)
-		text_printf(known, "%s%s%s", key == p->keys ? "" : " ", key->name,
-			    key->kind == KEY_FLAG ? "" : "=");
+		if (key->kind != KEY_LIST)
+			text_printf(known, "%s%s%s", text_length(known) ? " " : "", key->name,
+				    key->kind == KEY_FLAG ? "" : "=");
 	if (text_length(known))
 		error = fail(p, -EINVAL, offset, length, "unknown word \"%.*s\"; known here: %s",
 			     (int)(name_length > 64 ? 64 : name_length), name, text_bytes(known));
@@ -200,8 +224,8 @@ static int unescape(const char *at, const char *end, size_t *used)
 	return value > 0 ? value : 0;
 }
 
-/* Reads a quoted value that begins at *@at into @out and moves *@at behind it. */
-static int read_quoted(struct parser *p, size_t *at, char *out)
+/* Reads a quoted value that begins at *@at into @out and moves *@at behind it. One of @ends, or nothing, comes next. */
+static int read_quoted(struct parser *p, size_t *at, char *out, const char *ends)
 {
 	size_t start = *at, i = start + 1;
 
@@ -222,7 +246,7 @@ static int read_quoted(struct parser *p, size_t *at, char *out)
 	}
 	if (i == p->length)
 		return fail(p, -EINVAL, start, 1, "the quote is not closed");
-	if (i + 1 < p->length && p->bytes[i + 1] != ' ' && p->bytes[i + 1] != '\t')
+	if (i + 1 < p->length && !strchr(ends, p->bytes[i + 1]))
 		return fail(p, -EINVAL, i, 1, "a blank is missing behind the closing quote");
 	*out = 0;
 	*at = i + 1;
@@ -250,6 +274,8 @@ static int read_word(struct parser *p, size_t *at)
 	while (end < p->length && !strchr(" \t=\"", p->bytes[end]))
 		end++;
 	key = find_key(p, p->bytes + start, end - start);
+	if (key && key->kind == KEY_LIST)
+		key = NULL;
 	has_value = end < p->length && p->bytes[end] == '=';
 	if (has_value) {
 		size_t word_end = end;
@@ -274,7 +300,7 @@ static int read_word(struct parser *p, size_t *at)
 	value = malloc(p->length - start + 1);
 	if (!value)
 		abort();
-	error = *at < p->length && p->bytes[*at] == '"' ? read_quoted(p, at, value)
+	error = *at < p->length && p->bytes[*at] == '"' ? read_quoted(p, at, value, " \t")
 							: read_plain(p, at, value);
 	if (error) {
 		free(value);
@@ -283,21 +309,94 @@ static int read_word(struct parser *p, size_t *at)
 	return add_word(p, key, value, start, *at - start);
 }
 
+static void skip_blanks(const struct parser *p, size_t *at)
+{
+	while (*at < p->length && (p->bytes[*at] == ' ' || p->bytes[*at] == '\t'))
+		++*at;
+}
+
+/* One value of the list, that begins at *@at. 1: a ':' ends the list behind it. */
+static int read_item(struct parser *p, const struct key *key, size_t *at)
+{
+	size_t start = *at, length;
+	char *value = malloc(p->length - start + 1);
+	bool quoted = p->bytes[start] == '"', last;
+	int error;
+
+	if (!value)
+		abort();
+	error = quoted ? read_quoted(p, at, value, " \t:") : read_plain(p, at, value);
+	if (error) {
+		free(value);
+		return error;
+	}
+	length = strlen(value);
+	last = quoted ? *at < p->length && p->bytes[*at] == ':'
+		      : length && value[length - 1] == ':';
+	if (last && quoted)
+		++*at;
+	else if (last && length)
+		value[--length] = 0;
+	if (last && *at < p->length && p->bytes[*at] != ' ' && p->bytes[*at] != '\t') {
+		free(value);
+		return fail(p, -EINVAL, *at, 1, "a blank is missing behind the colon");
+	}
+	if (last && !quoted && !length && p->command->count) {
+		free(value); /* "a b : ..." */
+		return 1;
+	}
+	error = add_word(p, key, value, start, *at - start - last);
+	return error ? error : last;
+}
+
+static int parse_list(struct parser *p, const struct key *key, size_t *at)
+{
+	int result = 0;
+
+	while (!result) {
+		skip_blanks(p, at);
+		if (*at == p->length)
+			return fail(p, -EINVAL, 0, 0, "%s", key->help);
+		result = read_item(p, key, at);
+	}
+	return result < 0 ? result : 0;
+}
+
 static int parse_words(struct parser *p)
 {
+	const struct key *list = list_key(p);
 	size_t at = 0;
 
+	if (list) {
+		int error = parse_list(p, list, &at);
+
+		if (error)
+			return error;
+	}
 	for (;;) {
 		int error;
 
-		while (at < p->length && (p->bytes[at] == ' ' || p->bytes[at] == '\t'))
-			at++;
+		skip_blanks(p, &at);
 		if (at == p->length)
 			return 0;
 		error = read_word(p, &at);
 		if (error)
 			return error;
 	}
+}
+
+static int json_list(struct parser *p, const struct key *key, const struct qmp_value *list)
+{
+	for (size_t i = 0; i < qmp_value_count(list); i++) {
+		const char *text = qmp_value_text(qmp_value_item(list, i), NULL, NULL);
+		int error = text ? add_word(p, key, strdup(text), 0, 0)
+				 : fail(p, -EINVAL, 0, 0, "%s has a value of the wrong type",
+					key->name);
+
+		if (error)
+			return error;
+	}
+	return 0;
 }
 
 static int json_member(void *data, const char *name, const struct qmp_value *value)
@@ -309,6 +408,8 @@ static int json_member(void *data, const char *name, const struct qmp_value *val
 
 	if (!key)
 		return unknown_key(p, 0, 0, name, strlen(name));
+	if (key->kind == KEY_LIST && qmp_value_is_list(value))
+		return json_list(p, key, value);
 	if (key->kind == KEY_FLAG || (key->kind == KEY_SWITCH && qmp_value_is_flag(value))) {
 		if (!qmp_value_is_flag(value))
 			return fail(p, -EINVAL, 0, 0, "%s is a flag: true or false", name);
@@ -317,7 +418,8 @@ static int json_member(void *data, const char *name, const struct qmp_value *val
 		text = qmp_value_flag(value, NULL, false) ? "1" : "0";
 	} else if (qmp_value_is_number(value) && qmp_value_number(value, NULL, 0) == INT64_MAX) {
 		return fail(p, -EINVAL, 0, 0, "%s is too large", name);
-	} else if (qmp_value_is_number(value) && key->kind != KEY_CHOICE && key->kind != KEY_TEXT) {
+	} else if (qmp_value_is_number(value) && key->kind != KEY_CHOICE && key->kind != KEY_TEXT &&
+		   key->kind != KEY_LIST) {
 		snprintf(number, sizeof(number), "%lld",
 			 (long long)qmp_value_number(value, NULL, -1));
 		text = number;

@@ -1,7 +1,8 @@
 /*
  * The command grammar: one written command into words, checked against the keys of the file's row.
  *
- *	command = [ word { blank word } ] [ newline ] | json-object [ newline ]
+ *	command = [ list blank ] [ word { blank word } ] [ newline ] | json-object [ newline ]
+ *	list    = value { blank value } ':'             (only where the row has a KEY_LIST)
  *	word    = key "=" value | flag | value          (a bare value only where the row has a positional key)
  *	value   = [ any byte but blank, quote, newline { any byte but blank, newline } ] | '"' { byte | \" | \\ | \n | \t | \ooo } '"'
  *
@@ -17,7 +18,7 @@
 
 enum {
 	COMMAND_BYTES_MAX = 16 << 10,
-	COMMAND_WORDS_MAX = 32,
+	COMMAND_WORDS_MAX = 64,
 };
 
 enum key_kind {
@@ -27,6 +28,7 @@ enum key_kind {
 	KEY_BYTES, /* a size or a rate: a whole number with K, M, G, T or KiB, MiB, GiB, TiB; or "max", which is 0 */
 	KEY_SWITCH, /* 1 or 0 */
 	KEY_NUMBER, /* a whole number, plain */
+	KEY_LIST, /* values in front of everything else, the last with a ':' behind it: a word each; in JSON an array */
 };
 
 struct key {

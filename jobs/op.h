@@ -50,6 +50,9 @@ struct op {
 	struct text *answer;
 	/* Called on the end of the disk's live job, with the op still pending. Set by whoever waits for that (`wait`, `abort`). */
 	void (*job_ended)(struct op *op);
+	/* Called when the disk's live job is ready, for the first time or after a pause, with the op still pending. */
+	void (*job_ready)(struct op *op);
+	bool needs_qemu; /* it ends, too, when QEMU does not answer, or the link is lost */
 	/* The number of the query-block-jobs that answers this op (jobs/refresh.c); 0: it waits for none. */
 	uint64_t refresh;
 	int64_t deadline_s; /* of the job that the command starts; 0: none */

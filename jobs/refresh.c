@@ -37,10 +37,19 @@ static void give_up_aborts(struct domain *domain, const struct qmp_error *error)
 
 	DL_FOREACH(domain->disks, disk)
 		DL_FOREACH_SAFE(disk->ops, op, next)
-			if (op->written && op->job_ended)
+			if (op->needs_qemu)
 				op_refuse(op, error->code,
 					  "QEMU has taken the command but does not answer now: %s",
 					  error->text);
+}
+
+static void wake_ready(struct disk *disk)
+{
+	struct op *op, *next;
+
+	DL_FOREACH_SAFE(disk->ops, op, next)
+		if (op->job_ready)
+			op->job_ready(op);
 }
 
 static void tell_transition(struct disk *disk, enum job_state before)
@@ -57,6 +66,8 @@ static void tell_transition(struct disk *disk, enum job_state before)
 		if (job->pivot_wanted)
 			qmp_job_complete(disk->domain->link->qmp, job->id, NULL, NULL);
 	}
+	if (job->state == JOB_READY && before != JOB_READY)
+		wake_ready(disk);
 }
 
 void disk_job_reconsider(struct disk *disk)

@@ -258,6 +258,7 @@ void disk_abort(struct op *op, const struct command *command)
 		return;
 	if (!command_flag(command, "async"))
 		op->job_ended = abort_over;
+	op->needs_qemu = op->job_ended != NULL;
 	disk->job->abort_asked = true;
 	if (disk->job->state != JOB_ABORTING) {
 		disk->job->state = JOB_ABORTING;

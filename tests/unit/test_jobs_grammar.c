@@ -31,6 +31,23 @@ static const struct key path_keys[] = {
 	{ 0 },
 };
 
+static const struct key list_keys[] = {
+	{ .name = "disks",
+	  .kind = KEY_LIST,
+	  .positional = true,
+	  .required = true,
+	  .shown = "DISK...:",
+	  .help = "names and a colon" },
+	{ .name = "do",
+	  .kind = KEY_CHOICE,
+	  .positional = true,
+	  .required = true,
+	  .choices = "pivot abort",
+	  .shown = "pivot|abort",
+	  .help = "what" },
+	{ 0 },
+};
+
 /* The command as "key=text,key=text", or "! " and the reason, with "@offset+length" in front if it has a place. Static. */
 static const char *parse(const struct key *row, const char *bytes, size_t length)
 {
@@ -390,4 +407,34 @@ Test(jobs_grammar, fuzz)
 			text[(size_t)random() % length] = (char)random();
 		parse(rows[random() % 4], text, length);
 	}
+}
+
+Test(grammar, a_list_ends_with_a_colon)
+{
+	/* Catches a name that loses its colon, and a list without an end. */
+	expect(list_keys, "vda: pivot", "disks=vda,do=pivot");
+	expect(list_keys, "vda  vdb:\tabort\n", "disks=vda,disks=vdb,do=abort");
+	expect(list_keys, "vda vdb : pivot", "disks=vda,disks=vdb,do=pivot");
+	expect(list_keys, "drive:0: pivot", "disks=drive:0,do=pivot");
+	expect(list_keys, "\"a b\" \"c:\": pivot", "disks=a b,disks=c:,do=pivot");
+	expect(list_keys, "\"a b\" c=d: pivot", "disks=a b,disks=c=d,do=pivot");
+	expect(list_keys, "disks do: pivot", "disks=disks,disks=do,do=pivot");
+	expect(list_keys, "a: do=pivot", "disks=a,do=pivot");
+	expect(list_keys, "{\"disks\": [\"a\", \"b:\"], \"do\": \"abort\"}",
+	       "disks=a,disks=b:,do=abort");
+	expect(list_keys, "{\"do\": \"abort\", \"disks\": \"a\"}", "do=abort,disks=a");
+	refuse(list_keys, "", "! names and a colon");
+	refuse(list_keys, "vda pivot", "! names and a colon");
+	refuse(list_keys, ": pivot", "! an empty name");
+	refuse(list_keys, "\"\": pivot", "@0+2! an empty name");
+	refuse(list_keys, "a \"b\":c: pivot", "@6+1! a blank");
+	refuse(list_keys, "a \"b: pivot", "@2+1! the quote");
+	refuse(list_keys, "a b a: pivot", "@4+1! this one is given twice");
+	refuse(list_keys, "a:", "! pivot|abort is missing");
+	refuse(list_keys, "a: jump", "@3+4! do is one of");
+	refuse(list_keys, "a: pivot abort", "@9+5! do is given twice");
+	refuse(list_keys, "a: disks=b", "@3+5! unknown word");
+	refuse(list_keys, "{\"disks\": [], \"do\": \"abort\"}", "! DISK...: is missing");
+	refuse(list_keys, "{\"disks\": [\"a\", \"a\"], \"do\": \"abort\"}", "! this one");
+	refuse(list_keys, "{\"disks\": 7, \"do\": \"abort\"}", "! disks has a value");
 }
