@@ -50,7 +50,8 @@ def refused(domain, text, number):
     with pytest.raises(Refused) as caught:
         domain.ask("group", text)
     assert caught.value.errno == number, caught.value.answer
-    assert caught.value.error == caught.value.answer
+    if number != errno.EHOSTDOWN:  # then `error` soon tells why the link is down
+        assert caught.value.error == caught.value.answer
     return caught.value.answer
 
 
