@@ -15,7 +15,7 @@ static void added(void *data, struct domain *domain, struct disk *disk)
 
 	nodes_add(&face->nodes, domain, disk);
 	face->changed = true;
-	if (face->notify)
+	if (face->notify && !(face->by_kernel && !disk))
 		notify_folder(face->notify, domain, disk, node_generation(&face->nodes, &place),
 			      true);
 }
@@ -28,7 +28,7 @@ static void removed(void *data, struct domain *domain, struct disk *disk)
 
 	nodes_remove(&face->nodes, domain, disk);
 	face->changed = true;
-	if (face->notify)
+	if (face->notify && !(face->by_kernel && !disk))
 		notify_folder(face->notify, domain, disk, generation, false);
 }
 

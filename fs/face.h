@@ -25,6 +25,7 @@ struct face {
 	unsigned wait_limit_ms; /* one may be parked so long; 0: for ever */
 	bool started; /* the kernel's INIT has been answered */
 	bool changed; /* something did since pollers were last told */
+	bool by_kernel; /* a domain comes or goes by a user's own mkdir or rmdir, which the kernel itself tells of */
 };
 
 /* To be handed to model_new() with the face as its data. */

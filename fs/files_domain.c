@@ -2,6 +2,19 @@
  * The files of a domain's folder. The handlers see the model only.
  */
 #include "fs/files.h"
+#include "jobs/attach.h"
+
+static const struct key address_keys[] = {
+	{
+		.name = "address",
+		.kind = KEY_LINE,
+		.positional = true,
+		.required = true,
+		.shown = "ADDRESS",
+		.help = "unix:PATH, or tcp:HOST:PORT",
+	},
+	{ 0 },
+};
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,6 +23,8 @@
 
 static void show_address(const struct place *place, struct text *out)
 {
+	if (!*place->domain->address)
+		return;
 	show_line(out, place->domain->address);
 	text_puts(out, "\n");
 }
@@ -106,9 +121,13 @@ static const struct key group_keys[] = {
 const struct file domain_files[] = {
 	{
 		.name = "address",
-		.mode = S_IFREG | 0444,
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_ADDRESS,
 		.show = show_address,
-		.help = "where its monitor is: unix:PATH or image:PATH",
+		.write = attach_write,
+		.keys = address_keys,
+		.help = "where its monitor is; of a domain made by mkdir the mount's owner may "
+			"write it: unix:PATH or tcp:HOST:PORT",
 	},
 	{
 		.name = "state",

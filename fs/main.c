@@ -23,6 +23,7 @@
 #include "jobs/journal.h"
 #include "jobs/policy.h"
 #include "jobs/state_folder.h"
+#include "jobs/attach.h"
 
 enum {
 	EXIT_BAD_USE = 2,
@@ -233,6 +234,8 @@ static void start(struct daemon *daemon)
 		set_policy(daemon, &failure);
 	for (size_t i = 0; !failure && i < daemon->options.source_count; i++)
 		model_add(daemon->model, &daemon->sources[i], &failure);
+	if (!failure)
+		attach_remembered(daemon->model);
 	if (failure)
 		daemon_end(daemon, failure);
 	else

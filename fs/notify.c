@@ -35,7 +35,8 @@ struct order {
 	char what; /* as in fs/toucher.h */
 	struct notice *notice; /* NULL: a folder */
 	char *path, *name;
-	uint64_t parent, node, generation;
+	char *domain; /* that a disk's folder is in; NULL: it is a domain's */
+	uint64_t parent, node, generation, domain_generation;
 	struct order *prev, *next;
 };
 
@@ -154,6 +155,11 @@ void notify_folder(struct notify *notify, const struct domain *domain, const str
 	order->node = node_id(&place);
 	order->generation = generation;
 	order->parent = node_id(&parent);
+	if (disk) {
+		order->domain = strdup(domain->name);
+		place.disk = NULL;
+		order->domain_generation = node_generation(&notify->face->nodes, &place);
+	}
 	DL_APPEND(notify->folders, order);
 	notify->dirty = true;
 }
@@ -164,6 +170,7 @@ static void order_free(struct order *order)
 {
 	free(order->path);
 	free(order->name);
+	free(order->domain);
 	free(order);
 }
 
@@ -384,16 +391,54 @@ bool notify_is_toucher(const struct notify *notify, pid_t pid)
 	return false;
 }
 
-enum notify_folder notify_toucher_sees(const struct notify *notify, uint64_t parent,
-				       const char *name, uint64_t *node, uint64_t *generation)
+/* The order that the toucher is at, if it is about a folder; else NULL. */
+static const struct order *current_folder(struct notify *notify)
 {
-	const struct order *order = notify->orders;
+	if (notify->toucher)
+		toucher_catch_up(notify->toucher);
+	return notify->orders && !notify->orders->notice ? notify->orders : NULL;
+}
 
-	if (!order || order->notice || order->parent != parent || strcmp(order->name, name))
+/* True if @order removes a disk whose domain is gone, too. */
+static bool lacks_domain(const struct notify *notify, const struct order *order)
+{
+	return order->what == 'r' && order->domain &&
+	       !model_find_domain(notify->face->model, order->domain);
+}
+
+enum notify_folder notify_toucher_sees(struct notify *notify, uint64_t parent, const char *name,
+				       uint64_t *node, uint64_t *generation)
+{
+	const struct order *order = current_folder(notify);
+	const char *disks = "disks";
+
+	if (!order)
 		return FOLDER_OTHER;
-	*node = order->node;
-	*generation = order->generation;
-	return order->what == 'm' ? FOLDER_ADDED : FOLDER_REMOVED;
+	if (order->parent == parent && !strcmp(order->name, name)) {
+		*node = order->node;
+		*generation = order->generation;
+		return order->what == 'm' ? FOLDER_ADDED : FOLDER_REMOVED;
+	}
+	if (!lacks_domain(notify, order))
+		return FOLDER_OTHER;
+	*generation = 0;
+	if (parent == node_id_of(NULL, NULL, "domains") && !strcmp(name, order->domain)) {
+		*node = node_id_of(order->domain, NULL, NULL);
+		*generation = order->domain_generation;
+	} else if (parent == node_id_of(order->domain, NULL, NULL) && !strcmp(name, disks)) {
+		*node = order->parent;
+	} else {
+		return FOLDER_OTHER;
+	}
+	return FOLDER_REMOVED;
+}
+
+bool notify_toucher_walks(struct notify *notify, uint64_t node)
+{
+	const struct order *order = current_folder(notify);
+
+	return order && lacks_domain(notify, order) &&
+	       (node == order->parent || node == node_id_of(order->domain, NULL, NULL));
 }
 
 /* --- life --- */

@@ -49,8 +49,13 @@ enum notify_folder {
 	FOLDER_ADDED, /* about to be made: not there yet */
 	FOLDER_REMOVED, /* about to be removed: still there */
 };
-/* What @name below the node @parent is for the toucher; *@node and *@generation are those of one that is being removed. */
-enum notify_folder notify_toucher_sees(const struct notify *notify, uint64_t parent,
-				       const char *name, uint64_t *node, uint64_t *generation);
+/*
+ * What @name below the node @parent is for the toucher; *@node and *@generation are those of one that is being removed, or that a disk
+ * which is being removed lies in: the domain may have gone with it.
+ */
+enum notify_folder notify_toucher_sees(struct notify *notify, uint64_t parent, const char *name,
+				       uint64_t *node, uint64_t *generation);
+/* True if the node is of a folder that is gone for all but the toucher. */
+bool notify_toucher_walks(struct notify *notify, uint64_t node);
 
 #endif

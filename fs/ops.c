@@ -15,6 +15,7 @@
 #include <sys/statvfs.h>
 #include "fs/access.h"
 #include "fs/io.h"
+#include "fs/make.h"
 #include "fs/notify.h"
 
 enum {
@@ -93,6 +94,18 @@ static void reply_entry(fuse_req_t req, const struct place *place)
 	known_tell(&face->known, entry.ino, content);
 }
 
+/* A folder that is only there for the toucher. */
+static struct stat stat_of_gone(const struct face *face, uint64_t node)
+{
+	return (struct stat){
+		.st_ino = node,
+		.st_mode = S_IFDIR | 0755,
+		.st_nlink = 2,
+		.st_uid = face->uid,
+		.st_gid = face->gid,
+	};
+}
+
 /* A folder that is just being made or removed once more for those who watch. True if it has been answered. */
 static bool toucher_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -105,10 +118,8 @@ static bool toucher_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fuse_reply_err(req, ENOENT);
 		return true;
 	case FOLDER_REMOVED:
-		entry.ino = entry.attr.st_ino = node;
-		entry.attr.st_mode = S_IFDIR | 0755;
-		entry.attr.st_uid = face->uid;
-		entry.attr.st_nlink = 2;
+		entry.ino = node;
+		entry.attr = stat_of_gone(face, node);
 		if (fuse_reply_entry(req, &entry) == 0)
 			known_looked_up(&face->known, node);
 		return true;
@@ -122,12 +133,12 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct place folder, child;
 
+	if (is_toucher(req) && toucher_lookup(req, parent, name))
+		return;
 	if (!find(req, parent, &folder) || !place_is_folder(&folder)) {
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
-	if (is_toucher(req) && toucher_lookup(req, parent, name))
-		return;
 	looked_at(req, &folder);
 	if (!node_child(&folder, name, &child)) {
 		fuse_reply_err(req, ENOENT);
@@ -156,7 +167,11 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct text *content;
 
 	if (!find(req, ino, &place)) {
-		fuse_reply_err(req, ESTALE);
+		stat = stat_of_gone(face_of(req), ino);
+		if (is_toucher(req) && notify_toucher_walks(face_of(req)->notify, ino))
+			fuse_reply_attr(req, &stat, 0);
+		else
+			fuse_reply_err(req, ESTALE);
 		return;
 	}
 	fill_stat(req, &place, &stat, &content);
@@ -207,18 +222,21 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	fuse_reply_err(req, EPERM);
 }
 
+static struct asker asker(fuse_req_t req)
+{
+	return (struct asker){ .who = who_asks(req), .toucher = is_toucher(req) };
+}
+
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	struct place folder, child;
-	uint64_t node, generation;
+	struct asker who = asker(req);
+	struct place made;
+	int status = make_folder(face_of(req), &who, parent, name, &made);
 
-	if (is_toucher(req) &&
-	    notify_toucher_sees(face_of(req)->notify, parent, name, &node, &generation) ==
-		    FOLDER_ADDED &&
-	    find(req, parent, &folder) && node_child(&folder, name, &child))
-		reply_entry(req, &child);
+	if (status)
+		fuse_reply_err(req, -status);
 	else
-		fuse_reply_err(req, EPERM);
+		reply_entry(req, &made);
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
@@ -244,11 +262,9 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	uint64_t node, generation;
-	bool removed = is_toucher(req) && notify_toucher_sees(face_of(req)->notify, parent, name,
-							      &node, &generation) == FOLDER_REMOVED;
+	struct asker who = asker(req);
 
-	fuse_reply_err(req, removed ? 0 : EPERM);
+	fuse_reply_err(req, -remove_folder(face_of(req), &who, parent, name));
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,

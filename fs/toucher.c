@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 struct toucher {
 	uv_process_t process;
@@ -57,6 +58,20 @@ static void got_answers(uv_stream_t *stream, ssize_t length, const uv_buf_t *buf
 		uv_read_stop(stream); /* its end is told by exited() */
 	while (length-- > 0 && !toucher->silent)
 		toucher->handlers->answered(toucher->data, toucher);
+}
+
+void toucher_catch_up(struct toucher *toucher)
+{
+	char answers[256];
+	ssize_t length;
+	uv_os_fd_t fd;
+
+	if (uv_is_closing((uv_handle_t *)&toucher->pipe) ||
+	    uv_fileno((uv_handle_t *)&toucher->pipe, &fd))
+		return;
+	while ((length = recv(fd, answers, sizeof(answers), MSG_DONTWAIT)) > 0)
+		while (length-- > 0 && !toucher->silent)
+			toucher->handlers->answered(toucher->data, toucher);
 }
 
 struct toucher *toucher_start(uv_loop_t *loop, const char *mountpoint,

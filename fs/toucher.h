@@ -29,6 +29,11 @@ struct toucher *toucher_start(uv_loop_t *loop, const char *mountpoint,
 pid_t toucher_pid(const struct toucher *toucher);
 /* Queues one order. @path must have no newline. */
 void toucher_order(struct toucher *toucher, char what, const char *path);
+/*
+ * Takes the answers that are there. It answers before it goes on to the next order, so what it asks of the file system is about the
+ * oldest order that is not answered then.
+ */
+void toucher_catch_up(struct toucher *toucher);
 /* Ends it, and waits for nothing. `died` is called when it is gone, unless toucher_silence() was called. */
 void toucher_kill(struct toucher *toucher);
 /* No more callbacks. */

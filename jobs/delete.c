@@ -16,6 +16,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
 #include "jobs/file_users.h"
+#include "jobs/folder.h"
 #include "jobs/grammar.h"
 #include "jobs/job_record.h"
 #include "jobs/policy.h"
@@ -37,6 +38,8 @@ static bool all_settled(const struct model *model)
 {
 	const struct domain *domain;
 
+	if (!folders_settled(model))
+		return false;
 	DL_FOREACH(model->domains, domain)
 		if (!domain->link->settled)
 			return false;

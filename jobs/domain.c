@@ -14,6 +14,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
 #include "jobs/events.h"
+#include "jobs/folder.h"
 #include "jobs/make_image.h"
 #include "jobs/policy.h"
 
@@ -30,8 +31,20 @@ void domain_changed(struct domain *domain, enum topic topic)
 {
 	struct model *model = domain->model;
 
+	if (domain->link->removed)
+		return; /* on its way out */
 	stamp_touch(&domain->stamps[topic]);
 	model->watcher->changed(model->watcher_data, domain, NULL, topic);
+}
+
+bool domain_is_busy(const struct domain *domain)
+{
+	const struct disk *disk;
+
+	DL_FOREACH(domain->disks, disk)
+		if (disk_is_busy(disk))
+			return true;
+	return false;
 }
 
 void domain_log(struct domain *domain, const char *format, ...)
@@ -72,8 +85,9 @@ void domain_set_link_error(struct domain *domain, const char *reason)
 {
 	/* That an engine which was left by an earlier life is dead is no news: another one is on its way. */
 	bool coming_up = domain->engine && !domain->link->settled;
+	bool ending = domain->model->stopping || domain->link->removed;
 
-	if (keep_link_error(domain, reason) && reason && !domain->model->stopping && !coming_up)
+	if (keep_link_error(domain, reason) && reason && !ending && !coming_up)
 		domain_log(domain, "%s", reason);
 }
 
@@ -85,6 +99,8 @@ void domain_set_state(struct domain *domain, enum domain_state state, const char
 		return;
 	domain->state = state;
 	domain_changed(domain, TOPIC_STATE);
+	if (domain->link->removed)
+		return; /* domain-removed was its last event */
 	if (state == DOMAIN_CONNECTED)
 		event_plain(domain, NULL, "domain-connected", NULL);
 	else if (before == DOMAIN_CONNECTED)
@@ -219,7 +235,7 @@ static void link_event(void *owner, const struct qmp_event *event)
 {
 	struct domain *domain = owner;
 
-	if (!domain->link->ready)
+	if (!domain->link->ready || domain->link->removed)
 		return; /* the first sync finds what is true */
 	if (event->job && make_image_event(domain, event))
 		return;
@@ -279,6 +295,8 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 		return; /* the engine tries its next way of coming up */
 	if (!domain->engine)
 		domain_settle(domain); /* an engine is coming up, or says that it does not */
+	if (domain->folder)
+		folder_link_ended(domain->folder, code); /* the socket may have gone before */
 	reconnect_lost(domain, was_synced);
 }
 
@@ -294,6 +312,16 @@ static void link_closed(void *owner, int code, const char *reason)
 	domain_link_closed(owner, code, reason);
 }
 
+static void link_gone(void *owner)
+{
+	struct domain *domain = owner;
+
+	domain->link->connections--;
+	if (!domain->link->connections && domain->link->connect_later)
+		domain_connect(domain);
+	model_stop_step(domain->model);
+}
+
 static const struct qmp_link_handlers link_handlers = {
 	.reached = link_reached,
 	.ready = link_ready,
@@ -301,6 +329,7 @@ static const struct qmp_link_handlers link_handlers = {
 	.event = link_event,
 	.closed = link_closed,
 	.answered = link_answered,
+	.gone = link_gone,
 };
 
 void domain_connect(struct domain *domain)
@@ -308,8 +337,13 @@ void domain_connect(struct domain *domain)
 	struct domain_link *link = domain->link;
 	struct qmp_address address = { domain->transport, domain->socket };
 
-	if (link->qmp || link->stopping)
+	if (link->qmp || link->stopping || !domain->socket)
 		return;
+	/* What is owed by an old connection must not be taken for an answer of the new one. */
+	link->connect_later = link->connections > 0;
+	if (link->connect_later)
+		return;
+	link->connections++;
 	reconnect_attempt(domain);
 	link->qmp = qmp_link_open(domain->model->loop, &address, domain->model->settings.timeout_ms,
 				  &link_handlers, domain);
@@ -391,6 +425,24 @@ static void timer_open(struct domain *domain, uv_timer_t *timer)
 	domain->link->timers++;
 }
 
+static void set_address(struct domain *domain, const struct source *source)
+{
+	free(domain->address);
+	free(domain->socket);
+	domain->address = source_address(source);
+	domain->socket = NULL;
+	domain->transport = source->kind == SOURCE_TCP	  ? QMP_TCP
+			    : source->kind == SOURCE_EXEC ? QMP_EXEC
+							  : QMP_UNIX;
+	domain->link->laid_out = false;
+	domain->link->gone = source->kind == SOURCE_NONE; /* nobody there who could use an image */
+	domain->state = source->kind == SOURCE_NONE ? DOMAIN_DISCONNECTED : DOMAIN_CONNECTING;
+	if (source->kind == SOURCE_IMAGE)
+		domain->engine = engine_new(domain, source->path);
+	else if (source->path)
+		domain->socket = strdup(source->path);
+}
+
 struct domain *domain_new(struct model *model, const struct source *source)
 {
 	struct domain *domain = calloc(1, sizeof(*domain));
@@ -400,11 +452,6 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	domain->model = model;
 	domain->link->domain = domain;
 	domain->name = strdup(source->name);
-	domain->address = source_address(source);
-	domain->transport = source->kind == SOURCE_TCP	  ? QMP_TCP
-			    : source->kind == SOURCE_EXEC ? QMP_EXEC
-							  : QMP_UNIX;
-	domain->state = DOMAIN_CONNECTING;
 	stamps_init(domain->stamps);
 	policy_read_domain(domain);
 	delegation_read(domain);
@@ -414,20 +461,42 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	timer_open(domain, &domain->link->deadline);
 	timer_open(domain, &domain->link->pace);
 	timer_open(domain, &domain->link->patience);
-	if (source->kind == SOURCE_IMAGE)
-		domain->engine = engine_new(domain, source->path);
-	else
-		domain->socket = strdup(source->path);
+	domain->folder = source->folder;
+	set_address(domain, source);
 	return domain;
+}
+
+void domain_set_source(struct domain *domain, const struct source *source)
+{
+	struct domain_link *link = domain->link;
+
+	if (link->qmp) {
+		qmp_link_close(link->qmp);
+		domain_link_closed(domain, -ECANCELED, "another address was written");
+	}
+	uv_timer_stop(&link->retry);
+	reconnect_close(domain);
+	while (domain->disks)
+		disk_remove(domain->disks);
+	sync_free(link);
+	set_address(domain, source);
+	domain_set_link_error(domain, NULL);
+	domain_changed(domain, TOPIC_ADDRESS);
+	domain_changed(domain, TOPIC_STATE);
 }
 
 void domain_start(struct domain *domain)
 {
 	reconnect_begin(domain);
-	if (domain->engine)
+	if (domain->engine) {
 		engine_start(domain->engine);
-	else
+	} else if (domain->socket) {
 		domain_connect(domain);
+	} else {
+		keep_link_error(domain, "it has no address yet: write one, such as "
+					"unix:/run/vm/web1.qmp, to `address`");
+		domain_settle(domain);
+	}
 }
 
 static void timer_closed(uv_handle_t *handle)
@@ -461,7 +530,9 @@ void domain_stop(struct domain *domain)
 
 bool domain_is_stopped(const struct domain *domain)
 {
-	return domain->link->timers == 0 && domain->link->watches == 0;
+	const struct domain_link *link = domain->link;
+
+	return link->timers == 0 && link->watches == 0 && link->connections == 0;
 }
 
 void domain_free(struct domain *domain)

@@ -13,6 +13,7 @@
 struct source;
 struct engine;
 struct delegation;
+struct folder;
 
 enum domain_state {
 	DOMAIN_DISCONNECTED,
@@ -27,10 +28,12 @@ extern const char *const domain_state_words[DOMAIN_STATE_COUNT];
 struct domain {
 	struct model *model;
 	char *name; /* the folder's name */
-	char *address; /* as `address` shows it: unix:/run/web1.qmp, image:/vm/web1.qcow2 */
+	char *address; /* as `address` shows it: unix:/run/web1.qmp, image:/vm/web1.qcow2; "": none yet */
 	enum qmp_transport transport;
-	char *socket; /* path of the monitor's socket; HOST:PORT; the command */
+	char *socket; /* path of the monitor's socket; HOST:PORT; the command; NULL: no address yet */
 	struct engine *engine; /* of an image: domain, else NULL */
+	struct folder *folder; /* of the `dir:` source that has found its socket, else NULL */
+	bool by_hand; /* made by mkdir in the tree: its address is written there (jobs/attach.c) */
 	enum domain_state state;
 	char *run_state; /* "running", "paused", ... or NULL where QEMU has none */
 	char *verbs; /* those that others than the mount's owner have (jobs/policy.h); NULL: as everywhere */
@@ -50,6 +53,8 @@ struct domain {
  */
 bool domain_is_remote(const struct domain *domain);
 struct disk *domain_find_disk(struct domain *domain, const char *name);
+/* True while one of its disks has a live job. */
+bool domain_is_busy(const struct domain *domain);
 void domain_changed(struct domain *domain, enum topic topic);
 
 /*

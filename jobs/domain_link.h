@@ -36,6 +36,8 @@ struct domain_link {
 	uv_timer_t pace; /* the next step of a pull in increments */
 	uv_timer_t patience; /* is QEMU still there, while somebody waits for an abort? */
 	unsigned timers; /* open handles */
+	unsigned connections; /* not gone yet, those let go included: their replies come here */
+	bool connect_later; /* when they are */
 	/* reconnect.c */
 	struct socket_watch
 		*watch; /* NULL: there is no socket's file, or an engine knows when it is there */
@@ -46,6 +48,7 @@ struct domain_link {
 	ino_t socket_inode;
 	bool settled; /* the first attempt has come to something */
 	bool stopping; /* no reconnects */
+	bool removed; /* shown no more; freed as soon as nothing can reach it */
 	bool link_error; /* domain->error tells why the link is down */
 	bool ready; /* commands may be sent: QEMU has said what it can do */
 	/* sync.c */
@@ -74,6 +77,8 @@ static inline bool domain_is_connected(const struct domain *domain)
 
 /* --- domain.c --- */
 struct domain *domain_new(struct model *model, const struct source *source);
+/* Goes over to another address, if it has one already; its disks go. domain_start() or domain_connect() is to follow. */
+void domain_set_source(struct domain *domain, const struct source *source);
 /* Begins to connect (an image's domain: to start its engine). */
 void domain_start(struct domain *domain);
 /* The engine could not be brought up, for this reason: the command line's fault if it is the first attempt. */
@@ -84,7 +89,7 @@ void domain_connect(struct domain *domain);
 void domain_be_patient(struct domain *domain);
 /* Closes the link and the timers for good; domain_free() after the loop has run their closing callbacks. */
 void domain_stop(struct domain *domain);
-/* True when the loop has run all of them. */
+/* True when the loop has run all of them, and no reply can come any more. */
 bool domain_is_stopped(const struct domain *domain);
 void domain_free(struct domain *domain);
 /* The model is QEMU's: connected. */
@@ -110,6 +115,8 @@ void domain_retry_in(struct domain *domain, unsigned ms);
 /* --- reconnect.c --- */
 /* Before the first attempt. */
 void reconnect_begin(struct domain *domain);
+/* There is reason to believe that the next attempt succeeds: it does not wait for its time. */
+void reconnect_now(struct domain *domain);
 /* An attempt is being made. */
 void reconnect_attempt(struct domain *domain);
 /* It has led to a connection. */
@@ -121,7 +128,7 @@ void reconnect_close(struct domain *domain);
 /* --- model.c --- */
 /* @error: the first attempt has failed in a way that the command line is to blame for. */
 void model_domain_settled(struct model *model, const char *error);
-/* Something that the end of all may wait for has happened. Does nothing at any other time. */
+/* Something that the end of a domain or of all may wait for has happened. Does nothing at any other time. */
 void model_stop_step(struct model *model);
 
 /* --- sync.c --- */

@@ -181,6 +181,23 @@ void event_image(struct disk *disk, const char *path, const char *reason)
 	event_tell(model, line, disk->domain, disk);
 }
 
+void event_domain_refused(struct model *model, const char *name, const char *folder,
+			  const char *file, const char *reason)
+{
+	struct qmp_value *line = event_new(model, "domain-refused", NULL, NULL);
+	struct text *path = text_new();
+
+	text_put_safe(path, folder, strlen(folder));
+	text_puts(path, "/");
+	text_put_safe(path, file, strlen(file));
+	qmp_add_text(line, "domain", name);
+	add_job(line, NULL);
+	qmp_add_text(line, "socket", text_bytes(path));
+	qmp_add_text(line, "reason", reason);
+	event_tell(model, line, NULL, NULL);
+	text_free(path);
+}
+
 void event_chain_changed(struct disk *disk)
 {
 	struct model *model = disk->domain->model;

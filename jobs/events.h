@@ -24,6 +24,9 @@ void event_refused(const struct target *target, const struct who *by, const char
 		   const char *reason);
 /* A commit's `delete`: the image is deleted; or it is not, for this reason. */
 void event_image(struct disk *disk, const char *path, const char *reason);
+/* A socket of a folder gets no domain, which would be called @name. */
+void event_domain_refused(struct model *model, const char *name, const char *folder,
+			  const char *file, const char *reason);
 void event_chain_changed(struct disk *disk);
 /* The line of `history` for the disk's job, which has ended; with its newline, malloc'ed. */
 char *event_history_line(const struct disk *disk);

@@ -84,6 +84,7 @@ static int check_value(struct parser *p, struct word *word)
 			return fail(p, -EINVAL, word->offset, word->length, "an empty name");
 		return 0;
 	case KEY_TEXT:
+	case KEY_LINE:
 		if (!*word->text)
 			return fail(p, -EINVAL, word->offset, word->length, "%s= has no value",
 				    key->name);
@@ -399,6 +400,21 @@ static int json_list(struct parser *p, const struct key *key, const struct qmp_v
 	return 0;
 }
 
+/* A line that is one value. */
+static int parse_line(struct parser *p)
+{
+	char *value;
+
+	if (!p->length)
+		return 0;
+	if (p->bytes[0] == '"')
+		return parse_words(p);
+	value = strndup(p->bytes, p->length);
+	if (!value)
+		abort();
+	return add_word(p, p->keys, value, 0, p->length);
+}
+
 static int json_member(void *data, const char *name, const struct qmp_value *value)
 {
 	struct parser *p = data;
@@ -419,7 +435,7 @@ static int json_member(void *data, const char *name, const struct qmp_value *val
 	} else if (qmp_value_is_number(value) && qmp_value_number(value, NULL, 0) == INT64_MAX) {
 		return fail(p, -EINVAL, 0, 0, "%s is too large", name);
 	} else if (qmp_value_is_number(value) && key->kind != KEY_CHOICE && key->kind != KEY_TEXT &&
-		   key->kind != KEY_LIST) {
+		   key->kind != KEY_LIST && key->kind != KEY_LINE) {
 		snprintf(number, sizeof(number), "%lld",
 			 (long long)qmp_value_number(value, NULL, -1));
 		text = number;
@@ -488,7 +504,9 @@ int grammar_parse(const struct key *keys, const char *bytes, size_t length, stru
 	command->count = 0;
 	error = check_bytes(&p);
 	if (!error)
-		error = p.length && bytes[0] == '{' ? parse_json(&p) : parse_words(&p);
+		error = p.length && bytes[0] == '{'	 ? parse_json(&p)
+			: keys && keys->kind == KEY_LINE ? parse_line(&p)
+							 : parse_words(&p);
 	if (!error)
 		error = check_required(&p);
 	if (error)

@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
+#include "jobs/delegation.h"
 #include "jobs/delete.h"
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
 #include "jobs/events.h"
+#include "jobs/folder.h"
 #include "jobs/journal.h"
 #include "jobs/policy.h"
 
@@ -50,29 +52,102 @@ struct domain *model_find_domain(struct model *model, const char *name)
 	return NULL;
 }
 
-int model_add(struct model *model, const struct source *source, char **error)
+/* A monitor serves one client: two domains at it would keep each other out. */
+static struct domain *find_address(struct model *model, const char *address)
 {
 	struct domain *domain;
-	const char *reason = "two sources have this name; put another in front: NAME=SOURCE";
 
-	if (model_find_domain(model, source->name)) {
-		if (asprintf(error, "%s: %s", source->name, reason) < 0)
+	DL_FOREACH(model->domains, domain)
+		if (*address && !strcmp(domain->address, address))
+			return domain;
+	return NULL;
+}
+
+char *model_may_add(struct model *model, const struct source *source, const struct domain *but)
+{
+	struct domain *named = model_find_domain(model, source->name), *other;
+	char *address = source_address(source), *reason = NULL;
+
+	/* Of a command nobody knows whom it reaches. */
+	other = source->kind == SOURCE_EXEC ? NULL : find_address(model, address);
+	free(address);
+	if (other && other != but) {
+		if (asprintf(&reason, "the domain %s has this monitor already", other->name) < 0)
 			abort();
-		return -EEXIST;
+	} else if (named && named != but) {
+		reason = strdup("two sources have this name; put another in front: NAME=SOURCE");
 	}
-	domain = domain_new(model, source);
+	return reason;
+}
+
+static void show_domain(struct domain *domain)
+{
+	struct model *model = domain->model;
+
 	DL_APPEND(model->domains, domain);
-	if (!model->watcher->may_add(model->watcher_data, domain, NULL, &reason)) {
-		if (asprintf(error, "%s: %s", source->name, reason) < 0)
-			abort();
-		return -EEXIST;
-	}
 	model->watcher->added(model->watcher_data, domain, NULL);
 	stamp_touch(&model->stamps[TOPIC_LISTING]);
 	model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_LISTING);
 	event_plain(domain, NULL, "domain-added", NULL);
 	domain_start(domain);
+}
+
+/* Out of sight: what is left of it is stopped, and freed when that is over. */
+static void leave(struct domain *domain)
+{
+	domain->link->removed = true;
+	DL_APPEND(domain->model->leaving, domain);
+	model_stop_step(domain->model);
+}
+
+static int refuse(char **error, const struct source *source, const char *reason)
+{
+	if (asprintf(error, "%s: %s", source->name, reason) < 0)
+		abort();
+	return -EEXIST;
+}
+
+int model_add(struct model *model, const struct source *source, char **error)
+{
+	struct domain *domain;
+	const char *reason = NULL;
+	char *taken;
+	int status;
+
+	if (source->kind == SOURCE_DIR)
+		return folder_add(model, source->path, error);
+	taken = model_may_add(model, source, NULL);
+	if (taken) {
+		status = refuse(error, source, taken);
+		free(taken);
+		return status;
+	}
+	domain = domain_new(model, source);
+	if (!model->watcher->may_add(model->watcher_data, domain, NULL, &reason)) {
+		leave(domain);
+		return refuse(error, source, reason);
+	}
+	show_domain(domain);
 	return 0;
+}
+
+void model_remove(struct domain *domain, const char *reason)
+{
+	struct model *model = domain->model;
+
+	while (domain->disks)
+		disk_remove(domain->disks);
+	op_list_end(&domain->ops, -ENODEV, "the domain is gone");
+	event_plain(domain, NULL, "domain-removed", reason);
+	folders_domain_removed(domain);
+	policy_forget_domain(domain);
+	delegation_forget(domain);
+	model->watcher->removed(model->watcher_data, domain, NULL);
+	DL_DELETE(model->domains, domain);
+	stamp_touch(&model->stamps[TOPIC_LISTING]);
+	model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_LISTING);
+	domain_settle(domain);
+	leave(domain);
 }
 
 /* --- the beginning --- */
@@ -90,6 +165,8 @@ static bool all_settled(const struct model *model)
 {
 	const struct domain *domain;
 
+	if (!folders_settled(model))
+		return false;
 	DL_FOREACH(model->domains, domain)
 		if (!domain->link->settled)
 			return false;
@@ -181,26 +258,44 @@ static void timer_closed(uv_handle_t *handle)
 	model->stopped(model->stopped_data);
 }
 
+/* Goes on with stopping it. True if nothing of it can be reached any more. */
+static bool stop_domain(struct domain *domain)
+{
+	if (domain->engine)
+		engine_stop(domain->engine);
+	if (domain->engine && !engine_is_stopped(domain->engine))
+		return false;
+	domain_stop(domain);
+	return domain_is_stopped(domain);
+}
+
+/* Those that were removed. */
+static void stop_leaving(struct model *model)
+{
+	struct domain *domain, *next;
+
+	DL_FOREACH_SAFE(model->leaving, domain, next) {
+		if (!stop_domain(domain))
+			continue;
+		DL_DELETE(model->leaving, domain);
+		domain_free(domain);
+	}
+}
+
 void model_stop_step(struct model *model)
 {
 	struct domain *domain;
 	bool over = true;
 
+	stop_leaving(model);
 	/* A job between finalize and dismiss endangers its QEMU (docs/architecture.md): a moment for it. */
 	if (!model->stopping ||
 	    (is_dismissing(model) && uv_is_active((uv_handle_t *)&model->settle_timer)))
 		return;
-	DL_FOREACH(model->domains, domain) {
-		if (domain->engine)
-			engine_stop(domain->engine);
-		if (!domain->engine || engine_is_stopped(domain->engine))
-			domain_stop(domain);
-		else
-			over = false;
-	}
 	DL_FOREACH(model->domains, domain)
-		over &= domain_is_stopped(domain);
-	if (over && !uv_is_closing((uv_handle_t *)&model->settle_timer)) {
+		over &= stop_domain(domain);
+	if (over && !model->leaving && folders_stop(model) &&
+	    !uv_is_closing((uv_handle_t *)&model->settle_timer)) {
 		journal_stop(model->journal);
 		uv_close((uv_handle_t *)&model->settle_timer, timer_closed);
 	}
@@ -228,6 +323,7 @@ void model_free(struct model *model)
 
 	DL_FOREACH_SAFE(model->domains, domain, next)
 		domain_free(domain);
+	folders_free(model);
 	event_log_clear(&model->log);
 	metrics_clear(&model->metrics);
 	journal_free(model->journal);

@@ -42,7 +42,9 @@ struct model {
 	void *watcher_data;
 	struct journal *journal; /* what outlives the daemon */
 	struct policy *policy; /* what others than the mount's owner may do */
-	struct domain *domains; /* in the order they were given */
+	struct domain *domains; /* in the order they were given or found */
+	struct domain *leaving; /* removed, and not to be freed yet */
+	struct folder *folders; /* of `dir:` sources, in the order they were given */
 	struct event_log log;
 	uint64_t seq; /* of the last event */
 	struct stamp stamps[TOPIC_COUNT];
@@ -66,8 +68,19 @@ struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 /* Only after model_stop() has called back and the loop has run its closing callbacks. */
 void model_free(struct model *model);
 
-/* Adds the domain of @source and starts to connect. Returns 0, or -EEXIST and *@error (malloc'ed) if its name is taken. */
+/*
+ * Adds the domain of @source and starts to connect; of a folder, those of the sockets in it, as they come. Returns 0, or -EEXIST and
+ * *@error (malloc'ed) if its name or its monitor is another one's.
+ */
 int model_add(struct model *model, const struct source *source, char **error);
+/*
+ * Takes the domain out, at any moment: a live job gets its last word (lost), operations in flight end with -ENODEV, disks and domain
+ * are told as removed, and @domain is not to be used any more. Its memory goes when the loop has run all that may still reach it.
+ * @reason: for the event.
+ */
+void model_remove(struct domain *domain, const char *reason);
+/* Why the source may not be added: the reason, malloc'ed; NULL: it may. @but: a domain that does not count, or NULL. */
+char *model_may_add(struct model *model, const struct source *source, const struct domain *but);
 
 /*
  * Calls @settled once, from the loop, when the first attempt of every domain has come to something (connected with its disks, busy,

@@ -21,7 +21,7 @@ static void remember_socket(struct domain *domain)
 	struct domain_link *link = domain->link;
 	struct stat status = { 0 };
 
-	if (link->watch && stat(domain->socket, &status) < 0)
+	if (domain->transport == QMP_UNIX && !domain->engine && stat(domain->socket, &status) < 0)
 		status = (struct stat){ 0 };
 	link->socket_device = status.st_dev;
 	link->socket_inode = status.st_ino;
@@ -37,9 +37,8 @@ static bool is_replaced(const struct domain *domain)
 	       (status.st_dev != link->socket_device || status.st_ino != link->socket_inode);
 }
 
-static void socket_changed(void *data)
+void reconnect_now(struct domain *domain)
 {
-	struct domain *domain = data;
 	struct domain_link *link = domain->link;
 	uint64_t since = uv_now(domain->model->loop) - link->attempt_ms;
 
@@ -57,6 +56,11 @@ static void socket_changed(void *data)
 	domain_retry_in(domain, since < CHANGE_MS ? CHANGE_MS : 0);
 }
 
+static void socket_changed(void *data)
+{
+	reconnect_now(data);
+}
+
 static void watch_closed(void *data)
 {
 	struct domain *domain = data;
@@ -70,7 +74,8 @@ void reconnect_begin(struct domain *domain)
 	struct domain_link *link = domain->link;
 
 	link->retry_ms = PAUSE_MS_MIN;
-	if (domain->transport != QMP_UNIX || domain->engine)
+	/* Of a socket in a folder that is watched as a whole, that watch tells. */
+	if (domain->transport != QMP_UNIX || domain->engine || domain->folder || !domain->socket)
 		return;
 	link->watch = socket_watch_new(domain->model->loop, domain->socket, socket_changed, domain);
 	link->watches++;

@@ -78,6 +78,14 @@ static char *name_of_path(const char *path)
 	return name;
 }
 
+char *source_name_of_path(const char *path)
+{
+	char *name = name_of_path(path), *escaped = source_escape_name(name);
+
+	free(name);
+	return escaped;
+}
+
 /* "relay" of "/usr/bin/relay.py --to web1". */
 static char *name_of_command(const char *command)
 {
@@ -129,26 +137,21 @@ static int kind_of_path(const char *path, enum source_kind *kind, char **error)
 	else if (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode))
 		*kind = SOURCE_IMAGE;
 	else if (S_ISDIR(status.st_mode))
-		return fail(error, -EOPNOTSUPP,
-			    "%s: a folder as a source is not supported yet; name the sockets in it",
-			    path);
+		*kind = SOURCE_DIR;
 	else
-		return fail(error, -EINVAL, "%s: neither a monitor's socket nor an image", path);
+		return fail(error, -EINVAL,
+			    "%s: neither a monitor's socket, nor a folder of them, nor an image",
+			    path);
 	return 0;
 }
 
 static const char *const kind_words[] = {
-	[SOURCE_UNIX] = "unix:",
-	[SOURCE_TCP] = "tcp:",
-	[SOURCE_EXEC] = "exec:",
-	[SOURCE_IMAGE] = "image:",
+	[SOURCE_UNIX] = "unix:",   [SOURCE_TCP] = "tcp:", [SOURCE_EXEC] = "exec:",
+	[SOURCE_IMAGE] = "image:", [SOURCE_DIR] = "dir:",
 };
 
 static int read_kind(const char **rest, enum source_kind *kind, char **error)
 {
-	if (!strncmp(*rest, "dir:", 4))
-		return fail(error, -EOPNOTSUPP, "%s: this kind of source is not supported yet",
-			    *rest);
 	for (size_t i = 0; i < sizeof(kind_words) / sizeof(*kind_words); i++) {
 		if (strncmp(*rest, kind_words[i], strlen(kind_words[i])))
 			continue;
@@ -170,7 +173,8 @@ static int read_path(struct source *source, const char *word, const char *rest, 
 	if (source->kind == SOURCE_UNIX &&
 	    strlen(source->path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
 		return fail(error, -ENAMETOOLONG, "%s: too long for a socket", source->path);
-	source->name = name_of_path(rest);
+	if (source->kind != SOURCE_DIR)
+		source->name = name_of_path(rest);
 	return 0;
 }
 
@@ -229,6 +233,11 @@ int source_parse(struct source *source, const char *word, char **error)
 	status = read_kind(&rest, &source->kind, error);
 	if (!status)
 		status = read_rest(source, word, rest, error);
+	if (!status && source->kind == SOURCE_DIR && name)
+		status = fail(error, -EINVAL,
+			      "%s: the sockets in a folder give the domains their names: leave out "
+			      "\"%s=\"",
+			      word, name);
 	if (!name)
 		name = source->name;
 	else
@@ -242,6 +251,8 @@ char *source_address(const struct source *source)
 {
 	char *address;
 
+	if (source->kind == SOURCE_NONE)
+		return strdup("");
 	if (asprintf(&address, "%s%s", kind_words[source->kind], source->path) < 0)
 		abort();
 	return address;

@@ -1,20 +1,26 @@
 /*
- * A SOURCE word of the command line: [NAME=] unix:PATH | tcp:HOST:PORT | exec:COMMAND | image:PATH | a bare path to a socket or an image.
+ * A SOURCE word of the command line: [NAME=] unix:PATH | tcp:HOST:PORT | exec:COMMAND | image:PATH | a bare path to a socket or an
+ * image; or dir:PATH | a bare path to a folder of sockets.
  */
 #ifndef JOBS_SOURCE_H
 #define JOBS_SOURCE_H
+
+struct folder;
 
 enum source_kind {
 	SOURCE_UNIX,
 	SOURCE_TCP,
 	SOURCE_EXEC,
 	SOURCE_IMAGE,
+	SOURCE_DIR, /* every socket in a folder; has no name */
+	SOURCE_NONE, /* no address yet: a folder made by mkdir */
 };
 
 struct source {
 	enum source_kind kind;
-	char *name; /* of the domain, escaped as a folder's name */
-	char *path; /* absolute; HOST:PORT; the command */
+	char *name; /* of the domain, escaped as a folder's name; NULL: SOURCE_DIR */
+	char *path; /* absolute; HOST:PORT; the command; NULL: SOURCE_NONE */
+	struct folder *folder; /* in which the socket was found; NULL: named by somebody */
 };
 
 /*
@@ -23,8 +29,10 @@ struct source {
  */
 int source_parse(struct source *source, const char *word, char **error);
 void source_clear(struct source *source);
-/* As `address` shows it: "unix:/run/web1.qmp". malloc'ed. */
+/* As `address` shows it: unix:/run/web1.qmp, image:/vm/web1.qcow2; "" if there is none. malloc'ed. */
 char *source_address(const struct source *source);
+/* What a socket or an image is called that has no name in front: the file's name less its last extension, escaped. malloc'ed. */
+char *source_name_of_path(const char *path);
 
 /* Called first thing by main(): a process that was started to keep the command of an exec: source does so, and does not return. */
 void source_keep_command(int argc, char **argv);

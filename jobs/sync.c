@@ -207,6 +207,10 @@ static void laid_out(void *data, const struct qmp_error *error, struct qmp_layou
 		sync_failed(domain, error);
 		return;
 	}
+	if (link->removed) {
+		qmp_layout_free(layout);
+		return;
+	}
 	if (finish_drop_nodes(domain, layout)) {
 		link->syncing = false; /* when they are gone, dropped() wants the next one */
 		qmp_layout_free(layout);
@@ -335,6 +339,8 @@ static void jobs_known(void *data, const struct qmp_error *error, const struct q
 	struct domain_link *link = domain->link;
 	const char *unsafe;
 
+	if (link->removed)
+		return;
 	if (error) {
 		sync_failed(domain, error);
 		return;
@@ -376,7 +382,7 @@ void domain_sync(struct domain *domain)
 {
 	struct domain_link *link = domain->link;
 
-	if (!link->ready)
+	if (!link->ready || link->removed)
 		return;
 	if (link->syncing || link->finalizing || link->dropping ||
 	    make_image_forbids_listing(domain)) {

@@ -11,6 +11,7 @@
 enum topic {
 	TOPIC_FIXED, /* never changes */
 	TOPIC_LISTING, /* entries of the folder */
+	TOPIC_ADDRESS, /* where the monitor is */
 	TOPIC_STATE, /* the link, the run state */
 	TOPIC_STATUS, /* the word of `status` */
 	TOPIC_JOB, /* that, limits, result: all that `job` shows but the figures */

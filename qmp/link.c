@@ -141,6 +141,9 @@ static void fail_all(struct qmp_link *link)
 
 static void one_closed(struct qmp_link *link)
 {
+	const struct qmp_link_handlers *handlers = link->handlers;
+	void *owner = link->owner;
+
 	if (--link->open)
 		return;
 	fail_all(link);
@@ -150,6 +153,8 @@ static void one_closed(struct qmp_link *link)
 	fail_refused(link);
 	qmp_reader_free(link->reader);
 	free(link);
+	if (handlers->gone)
+		handlers->gone(owner);
 }
 
 static void timer_closed(uv_handle_t *handle)

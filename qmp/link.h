@@ -47,6 +47,11 @@ struct qmp_link_handlers {
 	void (*closed)(void *owner, int code, const char *reason);
 	/* A command has been answered after so many nanoseconds, or is given up (@failed, as is one that was refused). May be NULL. */
 	void (*answered)(void *owner, const char *command, uint64_t ns, bool failed);
+	/*
+	 * The very last call, also if the owner has let go: no reply function will be called any more, and nothing of the owner is
+	 * needed. It may be freed here. May be NULL.
+	 */
+	void (*gone)(void *owner);
 };
 
 /*
@@ -65,7 +70,7 @@ void qmp_link_send(struct qmp_link *link, const char *command, struct qmp_value 
 		   qmp_reply_fn reply, void *data);
 
 /*
- * The owner lets go: it gets no more events and no `closed`. Commands under way are answered -EHOSTDOWN from the loop, so their
+ * The owner lets go: it gets no more events and no `closed`, only `gone`. Commands under way are answered -EHOSTDOWN from the loop, so their
  * @data must stay valid until then. The link frees itself.
  */
 void qmp_link_close(struct qmp_link *link);

@@ -241,8 +241,9 @@ def test_the_tree_cannot_be_rearranged(busy, folder):
     def creates(place):
         new = os.path.join(place, "new")
         yield lambda: os.open(new, os.O_CREAT | os.O_WRONLY)
-        yield lambda: os.mkdir(new)
-        yield lambda: os.mkdir(os.path.join(place, 'a "b"\nc'))
+        if place != busy.mount / "domains":  # there it is a domain: test_attach.py
+            yield lambda: os.mkdir(new)
+            yield lambda: os.mkdir(os.path.join(place, 'a "b"\nc'))
         yield lambda: os.symlink("x", new)
         yield lambda: os.mknod(new)
         yield lambda: os.mkfifo(new)

@@ -119,7 +119,9 @@ void world_new(struct world *world, size_t disks)
 void world_start(struct world *world)
 {
 	struct model_settings settings = { .timeout_ms = world->timeout_ms };
-	struct source source = { SOURCE_UNIX, (char *)"vm", (char *)peer_path(world->peer) };
+	struct source source = { .kind = SOURCE_UNIX,
+				 .name = (char *)"vm",
+				 .path = (char *)peer_path(world->peer) };
 	char *error = NULL;
 
 	world->stopped = world->stopping = false;

@@ -290,7 +290,9 @@ Test(jobs_hostile, a_flood_of_jobs)
 Test(jobs_hostile, what_may_not_be_added)
 {
 	/* Catches a disk, or a domain, that is shown although its folder may not be; and what is lost with it. */
-	struct source source = { SOURCE_UNIX, (char *)"other", (char *)"/nowhere/x" };
+	struct source source = { .kind = SOURCE_UNIX,
+				 .name = (char *)"other",
+				 .path = (char *)"/nowhere/x" };
 	struct world world;
 	char *error = NULL;
 

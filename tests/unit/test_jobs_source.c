@@ -82,7 +82,7 @@ static void expect_source(const char *word, enum source_kind kind, const char *n
 
 	cr_assert_eq(source_parse(&source, word, &error), 0, "%s: %s", word, error);
 	cr_assert_eq(source.kind, kind);
-	cr_assert_str_eq(source.name, name, "%s: %s", word, source.name);
+	cr_assert(name ? !strcmp(source.name, name) : !source.name, "%s: %s", word, source.name);
 	cr_assert_str_eq(source.path, path, "%s: %s", word, source.path);
 	address = source_address(&source);
 	cr_assert(strstr(address, path) > address);
@@ -172,8 +172,13 @@ Test(jobs_source, words)
 	expect_source(address.sun_path, SOURCE_UNIX, "q", address.sun_path);
 	unlink(address.sun_path);
 	close(fd);
-	refuse(folder, -EOPNOTSUPP, "a folder");
+	expect_source(folder, SOURCE_DIR, NULL, folder);
+	snprintf(path, sizeof(path), "web1=%s", folder);
+	refuse(path, -EINVAL, "leave out \"web1=\"");
 	rmdir(folder);
+	expect_source("dir:/not/there/yet", SOURCE_DIR, NULL, "/not/there/yet");
+	refuse("web1=dir:/x", -EINVAL, "leave out \"web1=\"");
+	refuse("dir:", -EINVAL, "a path is missing");
 	free(cwd);
 	refuse("", -EINVAL, "a path is missing");
 	refuse("unix:", -EINVAL, "a path is missing");
@@ -181,7 +186,6 @@ Test(jobs_source, words)
 	refuse("=unix:/x", -EINVAL, "no name");
 	refuse("/nowhere/at/all", -ENOENT, "No such file");
 	refuse("/dev/null", -EINVAL, "neither");
-	refuse("dir:/run", -EOPNOTSUPP, "not supported");
 	memset(wanted, 'x', 200);
 	memcpy(wanted, "unix:/", 6);
 	wanted[200] = 0;
