@@ -32,12 +32,38 @@ static void removed(void *data, struct domain *domain, struct disk *disk)
 		notify_folder(face->notify, domain, disk, generation, false);
 }
 
+static void add_stale(struct face *face, const struct place *folder)
+{
+	if (face->stale_count == face->stale_room) {
+		face->stale_room = face->stale_room ? 2 * face->stale_room : 8;
+		face->stale = realloc(face->stale, face->stale_room * sizeof(*face->stale));
+		if (!face->stale)
+			abort();
+	}
+	face->stale[face->stale_count++] = node_id(folder);
+}
+
+void face_forget_folder(struct face *face, struct domain *domain, struct disk *disk)
+{
+	struct place place = { .model = face->model, .domain = domain, .disk = disk };
+
+	if (!face->notify)
+		return; /* then nothing is remembered */
+	face->changed = true;
+	add_stale(face, &place);
+	for (place.file = place_table(&place); place.file->name; place.file++)
+		if (S_ISDIR(place.file->mode))
+			add_stale(face, &place);
+}
+
 /* Called in the middle of requests too: the kernel is told later. */
 static void changed(void *data, struct domain *domain, struct disk *disk, enum topic topic)
 {
 	struct face *face = data;
 
 	face->changed = true;
+	if (topic == TOPIC_LISTING)
+		face_forget_folder(face, domain, disk);
 	if (face->notify)
 		notify_changed(face->notify, domain, disk, topic);
 }
@@ -127,4 +153,5 @@ void face_clear(struct face *face)
 	open_files_clear(&face->files);
 	known_clear(&face->known);
 	nodes_clear(&face->nodes);
+	free(face->stale);
 }

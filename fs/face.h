@@ -23,6 +23,8 @@ struct face {
 	bool read_only; /* -o ro: nobody may write */
 	struct reply *waits; /* reads parked until a job ends, oldest first */
 	unsigned wait_limit_ms; /* one may be parked so long; 0: for ever */
+	uint64_t *stale; /* folders whose attributes the kernel may remember and should not */
+	size_t stale_count, stale_room;
 	bool started; /* the kernel's INIT has been answered */
 	bool changed; /* something did since pollers were last told */
 	bool by_kernel; /* a domain comes or goes by a user's own mkdir or rmdir, which the kernel itself tells of */
@@ -35,6 +37,8 @@ extern const struct model_watcher face_watcher;
 void face_init(struct face *face);
 /* After model_new(), before anything is added. */
 void face_set_model(struct face *face, struct model *model);
+/* The kernel is told to forget what it remembers of the folder itself and of the folders in it: their listing or their owner is another. */
+void face_forget_folder(struct face *face, struct domain *domain, struct disk *disk);
 /*
  * A read or a write of this node begins, or ceases, to wait. The kernel holds locks of the file meanwhile, which the toucher would
  * wait for.

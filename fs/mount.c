@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -234,9 +235,17 @@ static int detach(const char *path, char **error)
 
 /* --- the check --- */
 
+/* As stat(2). The kernel may remember the attributes of a dead mount's root for a moment; it remembers nothing of statfs(2). */
+static int look(const char *path, struct stat *stat_out)
+{
+	struct statfs statfs_out;
+
+	return statfs(path, &statfs_out) ? -1 : stat(path, stat_out);
+}
+
 static int look_at(const char *path, struct stat *stat_out, char **error)
 {
-	for (int i = 0; stat(path, stat_out); i++) {
+	for (int i = 0; look(path, stat_out); i++) {
 		if (errno == ENOENT)
 			return fail(error, "mount point %s does not exist", path);
 		if (errno != ENOTCONN || i == STACKED_MAX)

@@ -52,6 +52,7 @@ struct notify {
 	struct order *folders; /* to be ordered, in order */
 	struct order *orders; /* under way, oldest first */
 	unsigned ordered;
+	unsigned folders_due; /* folders among both */
 	unsigned slow; /* files in the list that are told of NOTIFY_PROGRESS_MS apart */
 	struct toucher *toucher; /* NULL: none at the moment */
 	struct toucher *touchers[TOUCHERS_MAX]; /* all that are alive */
@@ -161,7 +162,13 @@ void notify_folder(struct notify *notify, const struct domain *domain, const str
 		order->domain_generation = node_generation(&notify->face->nodes, &place);
 	}
 	DL_APPEND(notify->folders, order);
+	notify->folders_due++;
 	notify->dirty = true;
+}
+
+bool notify_folders_are_told(const struct notify *notify)
+{
+	return notify->folders_due == 0;
 }
 
 /* --- orders --- */
@@ -265,6 +272,8 @@ static void order_over(struct notify *notify)
 	notify->ordered--;
 	if (order->notice)
 		order->notice->ordered = false;
+	else
+		notify->folders_due--;
 	order_free(order);
 	notify->dirty = true;
 }

@@ -41,6 +41,9 @@ void notify_changed(struct notify *notify, struct domain *domain, struct disk *d
 void notify_folder(struct notify *notify, const struct domain *domain, const struct disk *disk,
 		   uint64_t generation, bool added);
 
+/* True if no folder that has come or goes is still to be made or removed for those who watch. */
+bool notify_folders_are_told(const struct notify *notify);
+
 /* --- the toucher's own requests --- */
 
 bool notify_is_toucher(const struct notify *notify, pid_t pid);

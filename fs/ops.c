@@ -2,7 +2,8 @@
  * FUSE requests. All but read and write are answered here and now, from the model; these two become a
  * struct reply and go to fs/io.c. Called by libfuse out of fs/session.c; knows rows only as rows.
  *
- * Nothing is cached: entries and attributes are valid for 0 seconds, files are read directly.
+ * Nothing of a file is cached: entries and attributes are valid for 0 seconds, and it is read directly. Folders, which every path leads
+ * through, are remembered by the kernel for a moment.
  */
 #include "fs/ops.h"
 
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <utlist.h>
 #include "fs/access.h"
 #include "fs/io.h"
 #include "fs/make.h"
@@ -20,6 +22,7 @@
 
 enum {
 	READDIR_BYTES_MAX = 64 << 10,
+	FOLDER_SECONDS = 1, /* how long at most the kernel may show a folder as it was */
 };
 
 static struct face *face_of(fuse_req_t req)
@@ -80,6 +83,21 @@ static void op_init(void *data, struct fuse_conn_info *conn)
 		~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 }
 
+/*
+ * How long the kernel may take the answer for true, in seconds. Of a folder's change it is told (fs/session.c), and it is the kernel that
+ * makes and removes folders for the toucher: until it has, none must be remembered, or its mkdir(2) would find what it is to make. What
+ * the toucher is shown is for it alone.
+ */
+static double valid_seconds(fuse_req_t req, const struct place *place)
+{
+	const struct face *face = face_of(req);
+
+	return place_is_folder(place) && face->notify && notify_folders_are_told(face->notify) &&
+			       !is_toucher(req)
+		       ? FOLDER_SECONDS
+		       : 0;
+}
+
 static void reply_entry(fuse_req_t req, const struct place *place)
 {
 	struct fuse_entry_param entry = { 0 };
@@ -89,6 +107,7 @@ static void reply_entry(fuse_req_t req, const struct place *place)
 	fill_stat(req, place, &entry.attr, &content);
 	entry.ino = entry.attr.st_ino;
 	entry.generation = node_generation(&face->nodes, place);
+	entry.entry_timeout = entry.attr_timeout = valid_seconds(req, place);
 	if (fuse_reply_entry(req, &entry) == 0)
 		known_looked_up(&face->known, entry.ino);
 	known_tell(&face->known, entry.ino, content);
@@ -176,7 +195,20 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	}
 	fill_stat(req, &place, &stat, &content);
 	known_tell(&face_of(req)->known, ino, content);
-	fuse_reply_attr(req, &stat, 0);
+	fuse_reply_attr(req, &stat, valid_seconds(req, &place));
+}
+
+/* What is below takes its owner and mode from there. */
+static void forget_heirs(struct face *face, const struct place *place)
+{
+	struct disk *disk;
+
+	if (!place->domain || place->file)
+		return;
+	face_forget_folder(face, place->domain, place->disk);
+	if (!place->disk)
+		DL_FOREACH(place->domain->disks, disk)
+			face_forget_folder(face, place->domain, disk);
 }
 
 /* chown, chmod: delegation. truncate(2) and touch change nothing and are no error: shells and tools do both on the way to a write. */
@@ -195,8 +227,10 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *wanted, int 
 	struct place place;
 	int error = 0;
 
-	if (what && find(req, ino, &place))
+	if (what && find(req, ino, &place)) {
 		error = access_set(face_of(req), &place, &who, what, &access);
+		forget_heirs(face_of(req), &place);
+	}
 	if (error)
 		fuse_reply_err(req, -error);
 	else

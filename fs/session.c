@@ -157,13 +157,25 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 	}
 }
 
+/* Attributes only: dropping entries takes a lock that somebody who waits for us may hold. */
+static void forget_folders(struct session *session)
+{
+	struct face *face = session->face;
+
+	for (size_t i = 0; i < face->stale_count; i++)
+		fuse_lowlevel_notify_inval_inode(session->fuse, face->stale[i], -1, 0);
+	face->stale_count = 0;
+}
+
 /* Runs before the loop sleeps: no request is being served, and whatever has changed is told. */
 static void before_sleep(uv_prepare_t *prepare)
 {
 	struct session *session = prepare->data;
 
-	if (session->face->changed)
-		ops_wake_pollers(session->face);
+	if (!session->face->changed)
+		return;
+	forget_folders(session);
+	ops_wake_pollers(session->face);
 }
 
 static void on_patience(uv_timer_t *timer)

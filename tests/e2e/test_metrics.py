@@ -90,3 +90,16 @@ def test_checkers_take_it(one):
         return
     families = {family.name for family in text_string_to_metric_families(text)}
     assert {"blockjobfs_build_info", "blockjobfs_domains", "blockjobfs_jobs_ended_total"} <= families
+
+
+def test_the_kernel_remembers_folders(one):
+    """A file's path leads through five folders: reading it again and again asks for the file alone."""
+    def asked():
+        now = samples(one.mount)
+        return sum(now["fuse_requests_total", (("kind", kind),)] for kind in ("lookup", "getattr"))
+
+    one.disk.read("status")
+    before = asked()
+    for _ in range(100):
+        one.disk.read("status")
+    assert asked() - before < 200  # it would be 900
