@@ -264,6 +264,6 @@ void disk_backup(struct op *op, const struct command *command)
 {
 	if (!start_may_command(op, command, needed, NEEDED) || !check_words(op, command))
 		return;
-	new_file_check(op, command_word(command, "dest"), false, file_checked,
+	new_file_check(op, command_word(command, "dest"), NULL, file_checked,
 		       backup_new(op, command));
 }

@@ -143,5 +143,6 @@ void disk_copy(struct op *op, const struct command *command)
 	if (!start_may_command(op, command, needed, NEEDED) || !check_words(op, command))
 		return;
 	copy = copy_new(op, command);
-	new_file_check(op, command_word(command, "dest"), copy->mirror.reuse, file_checked, copy);
+	new_file_check(op, command_word(command, "dest"),
+		       copy->mirror.reuse ? copy->mirror.format : NULL, file_checked, copy);
 }

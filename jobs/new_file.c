@@ -24,7 +24,7 @@ struct check {
 	struct domain *domain; /* on another host; else NULL */
 	char node[32];
 	char *path, *canonical;
-	bool reuse;
+	char *reuse; /* a format; NULL: nothing may be there */
 	int error;
 	char *reason;
 	new_file_fn checked;
@@ -34,6 +34,7 @@ struct check {
 static void check_free(struct check *check)
 {
 	free(check->path);
+	free(check->reuse);
 	free(check->canonical);
 	free(check->reason);
 	free(check);
@@ -148,7 +149,7 @@ static void look_from_afar(struct check *check, struct domain *domain)
 	decide(check);
 }
 
-void new_file_check(struct op *op, const struct word *word, bool reuse, new_file_fn checked,
+void new_file_check(struct op *op, const struct word *word, const char *reuse, new_file_fn checked,
 		    void *data)
 {
 	struct check *check;
@@ -170,7 +171,7 @@ void new_file_check(struct op *op, const struct word *word, bool reuse, new_file
 		.length = word->length,
 		.by = op->by,
 		.path = strdup(word->text),
-		.reuse = reuse,
+		.reuse = reuse ? strdup(reuse) : NULL,
 		.checked = checked,
 		.data = data,
 	};

@@ -11,16 +11,17 @@
 struct word;
 
 /*
- * Called once, now or later: with the path to be handed to QEMU (borrowed; maybe another way to write it); with a NULL op and path when the op has been refused, or
- * has ended meanwhile. The disk may have a job by now: look again.
+ * Called once, now or later: with the path to be handed to QEMU (borrowed; maybe another way to write it); with a NULL op and path when
+ * the op has been refused, or has ended meanwhile. The disk may have a job by now: look again.
  */
 typedef void (*new_file_fn)(struct op *op, const char *path, void *data);
 
 /*
- * Refuses @op, a caret under @word, with EINVAL if the path is not absolute; EPERM if who asks may not have files made there; EEXIST if
- * something is there and @reuse was not said; ESTALE if the disk's chain changes meanwhile.
+ * @reuse: the format in which QEMU will open, and overwrite, what is there; NULL: nothing may be there. Refuses @op, a caret under @word,
+ * with EINVAL if the path is not absolute; EPERM if who asks may not have files made, or overwritten, there (jobs/policy.h); EEXIST;
+ * ESTALE if the disk's chain changes meanwhile.
  */
-void new_file_check(struct op *op, const struct word *word, bool reuse, new_file_fn checked,
+void new_file_check(struct op *op, const struct word *word, const char *reuse, new_file_fn checked,
 		    void *data);
 
 #endif

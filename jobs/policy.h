@@ -35,15 +35,16 @@ struct policy_file {
 };
 
 /*
- * In the pool: may @by have an image made as @path, which is absolute? Returns 0 and *@canonical (malloc'ed): the path to be handed to
- * QEMU. Or -EPERM if not, -EEXIST if something is there and @reuse was not said, -EINVAL, -ENOENT, ..., and *@reason (malloc'ed).
+ * In the pool: may @by have an image made as @path, which is absolute? @reuse: the format in which what is there is to be opened and
+ * overwritten; NULL: nothing may be there. Returns 0 and *@canonical (malloc'ed): the path to be handed to QEMU. Or -EPERM if not,
+ * -EEXIST, -EINVAL, -ENOENT, ..., and *@reason (malloc'ed).
  *
  * But for the owner: *@canonical lies below an image folder, no part of it below that is a link, "." or "..", and none of the folders
  * between can be changed by @by, so that what was looked at here is what QEMU opens. What is there to be overwritten is a regular file
- * with no other name.
+ * with no other name, and raw: the header of any other format may name files elsewhere, which QEMU would open.
  */
 int policy_check_new(const struct policy *policy, const struct who *by, const char *path,
-		     bool reuse, char **canonical, char **reason);
+		     const char *reuse, char **canonical, char **reason);
 
 /*
  * In the pool, when a command with `delete` is taken: may @by have the image @path unlinked? Returns 0 and @file, which is what

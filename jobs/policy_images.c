@@ -286,7 +286,7 @@ static int exists(const char *path, char **reason)
 		    "%s is there already: name another file, or say reuse to overwrite it", path);
 }
 
-static int may_be_made(const struct spot *spot, bool reuse, char **reason)
+static int may_be_made(const struct spot *spot, const char *reuse, char **reason)
 {
 	struct stat status;
 	int error = look(spot, &status, reason);
@@ -304,6 +304,11 @@ static int may_be_made(const struct spot *spot, bool reuse, char **reason)
 		return exists(spot->path, reason);
 	if (!S_ISREG(status.st_mode))
 		return fail(reason, -EPERM, "%s is no regular file", spot->path);
+	if (strcmp(reuse, "raw") != 0)
+		return fail(reason, -EPERM,
+			    "%s: its header may name other files, so only the mount's owner may "
+			    "overwrite what is there, or others with format=raw",
+			    spot->path);
 	if (status.st_nlink > 1)
 		return fail(reason, -EPERM, "%s has another name elsewhere (a hard link)",
 			    spot->path);
@@ -311,7 +316,7 @@ static int may_be_made(const struct spot *spot, bool reuse, char **reason)
 }
 
 int policy_check_new(const struct policy *policy, const struct who *by, const char *path,
-		     bool reuse, char **canonical, char **reason)
+		     const char *reuse, char **canonical, char **reason)
 {
 	struct spot spot = { .folder = -1 };
 	struct stat status;

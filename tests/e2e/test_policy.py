@@ -110,15 +110,32 @@ def test_without_an_image_folder_only_the_owner(theirs, pool):
 @pytest.mark.quick
 def test_what_is_there_is_overwritten_only_if_it_lies_there(theirs, pool):
     tree, domain, disk = theirs(f"image_dir={pool.path}")
-    images.create(f"{pool.path}/old.qcow2")
-    os.link(f"{pool.path}/old.qcow2", f"{pool.outside}/other")
-    assert ask(disk, "copy", f"dest={pool.path}/old.qcow2\n")[0] == os.strerror(17)
-    error, answer = ask(disk, "copy", f"dest={pool.path}/old.qcow2 reuse\n")
+    old = images.create(f"{pool.path}/old.raw", fmt="raw")
+    os.link(old, f"{pool.outside}/other")
+    assert ask(disk, "copy", f"dest={old} format=raw\n")[0] == os.strerror(17)
+    error, answer = ask(disk, "copy", f"dest={old} format=raw reuse\n")
     assert error == REFUSED and "hard link" in answer
     os.unlink(f"{pool.outside}/other")
-    assert ask(disk, "copy", f"dest={pool.path}/old.qcow2 reuse\n")[0] is None
+    assert ask(disk, "copy", f"dest={old} format=raw reuse\n")[0] is None
     wait_for(lambda: disk.status == "ready")
     assert ask(disk, "abort", "\n")[0] is None
+
+
+@pytest.mark.quick
+def test_a_header_that_a_guest_has_written_leads_nowhere(theirs, pool):
+    """
+    A raw copy of what a guest wrote may be an image whose header names a file elsewhere for its data: opened as such it would be the
+    way out.
+    """
+    victim = f"{pool.outside}/victim"
+    images.run(images.IMG, "create", "-q", "-f", "qcow2", "-o", f"data_file={victim},data_file_raw=on", f"{pool.path}/trap", str(images.SIZE))
+    before = os.stat(victim)
+    tree, domain, disk = theirs(f"image_dir={pool.path}")
+    for words in ("reuse", "reuse format=qcow2", "reuse dry-run", "reuse format=vmdk"):
+        error, answer = ask(disk, "copy", f"dest={pool.path}/trap {words}\n")
+        assert error == REFUSED and "header" in answer, words
+    assert os.stat(victim).st_mtime_ns == before.st_mtime_ns
+    disk.ask("copy", f"dest={pool.path}/trap reuse dry-run\n")
 
 
 @pytest.mark.quick

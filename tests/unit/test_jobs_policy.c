@@ -80,7 +80,7 @@ static void tear_down(void)
 TestSuite(jobs_policy, .init = set_up, .fini = tear_down);
 
 /* The result of policy_check_new(), whose promises about what it hands out are checked here. */
-static int check_new(const char *path, bool reuse, const char *wanted)
+static int check_new(const char *path, const char *reuse, const char *wanted)
 {
 	char *canonical, *reason;
 	int error = policy_check_new(policy, &user, path, reuse, &canonical, &reason);
@@ -96,13 +96,13 @@ static int check_new(const char *path, bool reuse, const char *wanted)
 
 Test(jobs_policy, paths_below_the_folder)
 {
-	cr_assert_eq(check_new(at("pool/new"), false, at("pool/new")), 0);
-	cr_assert_eq(check_new(at("pool//sub/./deep///new"), false, at("pool/sub/deep/new")), 0);
-	cr_assert_eq(check_new(at("/pool/..new"), false, at("pool/..new")), 0);
-	cr_assert_eq(check_new(at("pool/missing/new"), false, NULL), -ENOENT);
-	cr_assert_eq(check_new(at("pool/file/new"), false, NULL), -ENOTDIR);
-	cr_assert_eq(check_new(at("pool/file"), false, NULL), -EEXIST);
-	cr_assert_eq(check_new(at("pool/file"), true, at("pool/file")), 0);
+	cr_assert_eq(check_new(at("pool/new"), NULL, at("pool/new")), 0);
+	cr_assert_eq(check_new(at("pool//sub/./deep///new"), NULL, at("pool/sub/deep/new")), 0);
+	cr_assert_eq(check_new(at("/pool/..new"), NULL, at("pool/..new")), 0);
+	cr_assert_eq(check_new(at("pool/missing/new"), NULL, NULL), -ENOENT);
+	cr_assert_eq(check_new(at("pool/file/new"), NULL, NULL), -ENOTDIR);
+	cr_assert_eq(check_new(at("pool/file"), NULL, NULL), -EEXIST);
+	cr_assert_eq(check_new(at("pool/file"), "raw", at("pool/file")), 0);
 }
 
 /* Would catch: any way out of the folder. */
@@ -134,27 +134,29 @@ Test(jobs_policy, hostile_paths)
 	char path[256];
 
 	for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
-		cr_assert_eq(check_new(at("%s", paths[i].path), false, NULL), paths[i].error, "%s",
+		cr_assert_eq(check_new(at("%s", paths[i].path), NULL, NULL), paths[i].error, "%s",
 			     paths[i].path);
-		cr_assert_eq(check_new(at("%s", paths[i].path), true, NULL), paths[i].error, "%s",
+		cr_assert_eq(check_new(at("%s", paths[i].path), "raw", NULL), paths[i].error, "%s",
 			     paths[i].path);
 	}
-	cr_assert_eq(check_new("pool/new", false, NULL), -EINVAL);
-	cr_assert_eq(check_new("", false, NULL), -EINVAL);
-	cr_assert_eq(check_new("/", false, NULL), -EINVAL);
+	cr_assert_eq(check_new("pool/new", NULL, NULL), -EINVAL);
+	cr_assert_eq(check_new("", NULL, NULL), -EINVAL);
+	cr_assert_eq(check_new("/", NULL, NULL), -EINVAL);
 	snprintf(path, sizeof(path), "/proc/self/root%s/pool/new", top);
-	cr_assert_eq(check_new(path, false, NULL), -EPERM);
+	cr_assert_eq(check_new(path, NULL, NULL), -EPERM);
 	snprintf(path, sizeof(path), "/proc/%d/cwd/new", (int)getpid());
-	cr_assert_eq(check_new(path, false, NULL), -EPERM);
+	cr_assert_eq(check_new(path, NULL, NULL), -EPERM);
 }
 
 /* Would catch: what is overwritten being a file that has its place elsewhere, or none at all. */
 Test(jobs_policy, what_is_there_already)
 {
-	cr_assert_eq(check_new(at("pool/hard"), false, NULL), -EEXIST);
-	cr_assert_eq(check_new(at("pool/hard"), true, NULL), -EPERM);
-	cr_assert_eq(check_new(at("pool/sub"), true, NULL), -EPERM);
-	cr_assert_eq(check_new(at("pool/fifo"), true, NULL), -EPERM);
+	cr_assert_eq(check_new(at("pool/file"), "qcow2", NULL), -EPERM);
+	cr_assert_eq(check_new(at("pool/new"), "qcow2", at("pool/new")), 0);
+	cr_assert_eq(check_new(at("pool/hard"), NULL, NULL), -EEXIST);
+	cr_assert_eq(check_new(at("pool/hard"), "raw", NULL), -EPERM);
+	cr_assert_eq(check_new(at("pool/sub"), "raw", NULL), -EPERM);
+	cr_assert_eq(check_new(at("pool/fifo"), "raw", NULL), -EPERM);
 }
 
 Test(jobs_policy, long_paths)
@@ -163,38 +165,38 @@ Test(jobs_policy, long_paths)
 
 	memset(name, 'a', sizeof(name));
 	name[sizeof(name) - 1] = 0;
-	cr_assert_eq(check_new(at("pool/%s", name), false, NULL), -ENAMETOOLONG);
-	cr_assert_eq(check_new(at("pool/%.300s", name), false, NULL), -ENAMETOOLONG);
-	cr_assert_eq(check_new(at("pool/%.300s/new", name), false, NULL), -ENAMETOOLONG);
-	cr_assert_eq(check_new(at("pool/%.255s", name), false, NULL), 0);
+	cr_assert_eq(check_new(at("pool/%s", name), NULL, NULL), -ENAMETOOLONG);
+	cr_assert_eq(check_new(at("pool/%.300s", name), NULL, NULL), -ENAMETOOLONG);
+	cr_assert_eq(check_new(at("pool/%.300s/new", name), NULL, NULL), -ENAMETOOLONG);
+	cr_assert_eq(check_new(at("pool/%.255s", name), NULL, NULL), 0);
 	for (size_t i = 0; i + 1 < 4000; i += 2)
 		memcpy(name + i, "./", 2);
 	name[3900] = 0;
-	cr_assert_eq(check_new(at("pool/%snew", name), false, at("pool/new")), 0);
+	cr_assert_eq(check_new(at("pool/%snew", name), NULL, at("pool/new")), 0);
 }
 
 /* Would catch: a user who swaps a folder for a link after our look and before QEMU's. */
 Test(jobs_policy, folders_that_who_asks_can_change)
 {
 	cr_assert(chmod(at("pool/sub"), 0777) == 0);
-	cr_assert_eq(check_new(at("pool/sub/new"), false, NULL), -EPERM);
-	cr_assert_eq(check_new(at("pool/sub/deep/new"), false, NULL), -EPERM);
-	cr_assert_eq(check_new(at("pool/new"), false, NULL), 0);
+	cr_assert_eq(check_new(at("pool/sub/new"), NULL, NULL), -EPERM);
+	cr_assert_eq(check_new(at("pool/sub/deep/new"), NULL, NULL), -EPERM);
+	cr_assert_eq(check_new(at("pool/new"), NULL, NULL), 0);
 	cr_assert(chmod(at("pool/sub"), 01777) == 0);
-	cr_assert_eq(check_new(at("pool/sub/new"), false, NULL), -EPERM);
+	cr_assert_eq(check_new(at("pool/sub/new"), NULL, NULL), -EPERM);
 	if (geteuid() == 0) {
 		cr_assert(chmod(at("pool/sub"), 0755) == 0);
 		cr_assert(chown(at("pool/sub"), user.uid, 0) == 0);
-		cr_assert_eq(check_new(at("pool/sub/new"), false, NULL), -EPERM);
+		cr_assert_eq(check_new(at("pool/sub/new"), NULL, NULL), -EPERM);
 		cr_assert(chown(at("pool/sub"), 0, user.gid) == 0);
-		cr_assert_eq(check_new(at("pool/sub/new"), false, NULL), 0);
+		cr_assert_eq(check_new(at("pool/sub/new"), NULL, NULL), 0);
 		cr_assert(chmod(at("pool/sub"), 0775) == 0);
-		cr_assert_eq(check_new(at("pool/sub/new"), false, NULL), -EPERM);
+		cr_assert_eq(check_new(at("pool/sub/new"), NULL, NULL), -EPERM);
 		cr_assert(chown(at("pool/sub"), 0, 4343) == 0);
-		cr_assert_eq(check_new(at("pool/sub/new"), false, NULL), 0);
+		cr_assert_eq(check_new(at("pool/sub/new"), NULL, NULL), 0);
 	}
 	cr_assert(chmod(at("pool"), 0777) == 0);
-	cr_assert_eq(check_new(at("pool/new"), false, NULL), -EPERM);
+	cr_assert_eq(check_new(at("pool/new"), NULL, NULL), -EPERM);
 }
 
 Test(jobs_policy, folders_named_through_links_and_inside_each_other)
@@ -206,10 +208,10 @@ Test(jobs_policy, folders_named_through_links_and_inside_each_other)
 	cr_assert_eq(policy_add_folder(other, at("alias/"), &reason), 0);
 	cr_assert_eq(policy_add_folder(other, at("pool/link"), &reason), 0);
 	policy = other;
-	cr_assert_eq(check_new(at("alias/new"), false, at("pool/new")), 0);
-	cr_assert_eq(check_new(at("pool/sub/new"), false, at("pool/sub/new")), 0);
-	cr_assert_eq(check_new(at("pool/link/new"), false, at("outside/new")), 0);
-	cr_assert_eq(check_new(at("alias/link/new"), false, NULL), -EPERM);
+	cr_assert_eq(check_new(at("alias/new"), NULL, at("pool/new")), 0);
+	cr_assert_eq(check_new(at("pool/sub/new"), NULL, at("pool/sub/new")), 0);
+	cr_assert_eq(check_new(at("pool/link/new"), NULL, at("outside/new")), 0);
+	cr_assert_eq(check_new(at("alias/link/new"), NULL, NULL), -EPERM);
 	cr_assert_eq(policy_add_folder(other, at("pool/file"), &reason), -ENOTDIR);
 	free(reason);
 	cr_assert_eq(policy_add_folder(other, at("nothing"), &reason), -ENOENT);
@@ -225,16 +227,16 @@ Test(jobs_policy, without_a_folder_only_the_owner)
 	struct policy *none = policy_new();
 	char *canonical, *reason;
 
-	cr_assert_eq(policy_check_new(none, &user, at("pool/new"), false, &canonical, &reason),
+	cr_assert_eq(policy_check_new(none, &user, at("pool/new"), NULL, &canonical, &reason),
 		     -EPERM);
 	free(reason);
 	for (int i = 0; i < 2; i++) {
-		cr_assert_eq(policy_check_new(none, i ? &owner : &root, at("pool/link/new"), false,
+		cr_assert_eq(policy_check_new(none, i ? &owner : &root, at("pool/link/new"), NULL,
 					      &canonical, &reason),
 			     0);
 		cr_assert_str_eq(canonical, at("pool/link/new"));
 		free(canonical);
-		cr_assert_eq(policy_check_new(none, i ? &owner : &root, at("pool/dangling"), false,
+		cr_assert_eq(policy_check_new(none, i ? &owner : &root, at("pool/dangling"), NULL,
 					      &canonical, &reason),
 			     -EEXIST);
 		free(reason);
