@@ -26,6 +26,7 @@ struct disk {
 	char *error; /* text of `error`; NULL: empty */
 	char *history[DISK_HISTORY_MAX]; /* JSON lines with their newline, oldest first */
 	size_t history_count;
+	size_t history_slot; /* where the journal keeps the next one */
 	struct stamp stamps[TOPIC_COUNT];
 	const char *told_status; /* the word of `status` when TOPIC_STATUS last changed */
 	struct event_log log;

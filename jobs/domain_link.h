@@ -56,6 +56,7 @@ struct domain_link {
 	bool syncing, sync_again;
 	bool laid_out; /* its disks and chains have been seen, in this life of the daemon */
 	bool gone; /* nobody listens at its address */
+	bool recovered; /* what earlier lives have left of jobs has been looked at */
 	uint64_t synced_ns; /* when the last sync began */
 	unsigned finalizing; /* jobs between job-finalize and job-dismiss: no listing of nodes */
 	unsigned dropping; /* blockdev-del under way */
@@ -175,6 +176,8 @@ void finish_job_gone(struct disk *disk);
 void finish_unplugged(struct disk *disk);
 /* QEMU has told all its jobs, and this one, which it had, is not among them. */
 void finish_not_shown(struct disk *disk);
+/* It is over and dismissed, its end is known (outcome_known), and nothing that comes after that has been done. */
+void finish_ended(struct disk *disk);
 /* The connection is gone: no answer to what was sent will come. */
 void finish_link_lost(struct disk *disk);
 /*
@@ -190,6 +193,8 @@ void finish_tell_errors(struct disk *disk);
 /* --- start.c --- */
 /* Keeps the chain as it is when @job begins. */
 void disk_remember_chain(struct disk *disk, struct job *job);
+/* An ended or live job becomes the disk's, whose last one goes. Takes @job. */
+void disk_take_job(struct disk *disk, struct job *job);
 /* A job that QEMU shows and we have not started in this life is on @disk. What QEMU says of it is not taken over yet. */
 void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info);
 /* There is evidence that the start command was carried out. */

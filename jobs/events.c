@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include "jobs/deletion.h"
 #include "jobs/model.h"
 #include "qmp/value.h"
 
@@ -212,6 +213,21 @@ void event_chain_changed(struct disk *disk)
 	event_tell(model, line, disk->domain, disk);
 }
 
+/* What was to be deleted, and whether it was. */
+static struct qmp_value *deleted(const struct deletion *deletion)
+{
+	struct qmp_value *list = qmp_array();
+
+	for (size_t i = 0; i < deletion->count; i++) {
+		struct qmp_value *item = qmp_object();
+
+		qmp_add_text(item, "path", deletion->images[i].path);
+		qmp_add_flag(item, "deleted", deletion->images[i].deleted);
+		qmp_append_value(list, item);
+	}
+	return list;
+}
+
 char *event_history_line(const struct disk *disk)
 {
 	const struct job *job = disk->job;
@@ -225,7 +241,10 @@ char *event_history_line(const struct disk *disk)
 	add_end(line, job);
 	qmp_add_text(line, "started", started);
 	qmp_add_text(line, "ended", ended);
+	qmp_add_number(line, "bandwidth", job->speed);
 	add_by(line, &job->by);
+	if (job->deletion)
+		qmp_add_value(line, "delete", deleted(job->deletion));
 	if (asprintf(&text, "%s\n", qmp_value_print(line)) < 0)
 		abort();
 	qmp_value_free(line);

@@ -11,6 +11,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/deadline.h"
 #include "jobs/events.h"
+#include "jobs/history.h"
 #include "jobs/job_record.h"
 #include "qmp/flush.h"
 
@@ -74,18 +75,6 @@ static void find_released(struct disk *disk)
 	}
 }
 
-static void remember(struct disk *disk)
-{
-	if (disk->history_count == DISK_HISTORY_MAX) {
-		free(disk->history[0]);
-		memmove(disk->history, disk->history + 1,
-			(DISK_HISTORY_MAX - 1) * sizeof(*disk->history));
-		disk->history_count--;
-	}
-	disk->history[disk->history_count++] = event_history_line(disk);
-	disk_changed(disk, TOPIC_HISTORY);
-}
-
 static void wake_waiters(struct disk *disk)
 {
 	struct op *op, *next;
@@ -133,7 +122,7 @@ void finish_publish(struct disk *disk)
 	job->pivoted = job->state == JOB_COMPLETED && job->before_count && disk->depth &&
 		       strcmp(job->before_paths[0], disk->chain[0].path) != 0;
 	find_released(disk);
-	remember(disk);
+	history_add(disk);
 	job_record_drop(disk, job);
 	disk_changed(disk, TOPIC_PROGRESS);
 	disk_changed(disk, TOPIC_JOB);
@@ -145,7 +134,13 @@ void finish_publish(struct disk *disk)
 void finish_job_gone(struct disk *disk)
 {
 	struct domain_link *link = disk->domain->link;
+	struct job *job = disk->job;
 
+	job->chain_unread = !link->ready;
+	if (!link->ready && job->unflushed && job_final_state(job) == JOB_COMPLETED) {
+		job->outcome_known = false;
+		keep(&job->error, "QEMU was gone before what was pulled had been flushed");
+	}
 	if (disk->job->phase == JOB_FINALIZING)
 		link->finalizing--;
 	delete_give_up(disk, "QEMU was gone before the chain could be read again");
@@ -215,6 +210,7 @@ static void flushed_idle(void *data, const struct qmp_error *error)
 
 	if (disk && disk->job->phase == JOB_FINALIZING && (!error || error->code != -EHOSTDOWN)) {
 		disk->job->flushing = false;
+		disk->job->unflushed &= error != NULL;
 		if (error && error->code != -ETIMEDOUT &&
 		    asprintf(&disk->job->flush_error, "flush: %s", error->text) < 0)
 			abort();
@@ -253,6 +249,8 @@ static void flushed_pending(void *data, const struct qmp_error *error)
 		if (error && error->code == -EREMOTEIO &&
 		    asprintf(&disk->job->flush_error, "flush: %s", error->text) < 0)
 			abort();
+		if (disk->job->flush_error)
+			job_record_write(disk); /* it is no cancelled job, whoever sees it end */
 		if (!error || error->code == -EREMOTEIO || error->code == -ETIMEDOUT)
 			finish_step(disk); /* on with it, or once more, or it is given up */
 	}
@@ -290,6 +288,7 @@ static bool flush_pending(struct disk *disk)
 	job->flushing = send_flush(disk, call);
 	if (!job->flushing)
 		free(call);
+	job->unflushed = !job->flushing;
 	job->flushed = !job->flushing; /* no way to do it: then after the end, as well as may be */
 	return job->flushing;
 }
@@ -322,6 +321,12 @@ static void close_listing(struct disk *disk)
 	disk->domain->link->finalizing++;
 }
 
+void finish_ended(struct disk *disk)
+{
+	close_listing(disk);
+	flush_idle(disk);
+}
+
 void finish_not_shown(struct disk *disk)
 {
 	struct job *job = disk->job;
@@ -334,8 +339,7 @@ void finish_not_shown(struct disk *disk)
 	}
 	/* It was dismissed, and the answer is lost; what comes after that is still to be done. */
 	job->dismiss_lost = false;
-	close_listing(disk);
-	flush_idle(disk);
+	finish_ended(disk);
 }
 
 static void record_outcome(struct job *job)
@@ -355,6 +359,7 @@ static void dismiss(struct disk *disk)
 	if (job->dismissing)
 		return;
 	record_outcome(job);
+	job_record_write(disk); /* QEMU will not know it any more */
 	close_listing(disk);
 	job->dismissing = true;
 	job->dismiss_lost = false;

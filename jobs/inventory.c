@@ -9,6 +9,7 @@
 #include <utlist.h>
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
+#include "jobs/history.h"
 
 enum {
 	DISKS_MAX =
@@ -33,8 +34,7 @@ void disk_free(struct disk *disk)
 {
 	job_free(disk->job);
 	chain_free(disk->chain, disk->depth);
-	for (size_t i = 0; i < disk->history_count; i++)
-		free(disk->history[i]);
+	history_clear(disk);
 	event_log_clear(&disk->log);
 	free(disk->file_node);
 	free(disk->error);
@@ -52,6 +52,7 @@ void disk_remove(struct disk *disk)
 		finish_unplugged(disk);
 	op_list_end(&disk->ops, -ENODEV, "the disk is gone");
 	event_plain(domain, disk, "disk-removed", NULL); /* the last that its watchers hear of it */
+	history_unplugged(disk);
 	model->watcher->removed(model->watcher_data, domain, disk);
 	DL_DELETE(domain->disks, disk);
 	disk_free(disk);
@@ -179,6 +180,7 @@ static void update_disk(struct disk *disk, struct qmp_disk_info *info)
 	if (!changed)
 		return;
 	disk->generation++;
+	history_keep_generation(disk);
 	disk_changed(disk, TOPIC_CHAIN);
 	event_chain_changed(disk);
 }
@@ -206,8 +208,6 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	disk->domain = domain;
 	disk->name = free_name(domain, info);
 	disk->identity = info_identity(info);
-	disk->generation = 1;
-	disk->told_status = disk_status(disk);
 	stamps_init(disk->stamps);
 	take_chain(disk, info);
 	if (domain_find_disk(domain, disk->name))
@@ -217,6 +217,9 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 		disk_free(disk);
 		return;
 	}
+	history_load(disk);
+	domain->link->recovered = false;
+	disk->told_status = disk_status(disk);
 	DL_APPEND(domain->disks, disk);
 	model->watcher->added(model->watcher_data, domain, disk);
 	domain_changed(domain, TOPIC_LISTING);

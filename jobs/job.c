@@ -36,6 +36,16 @@ const char *job_type_word(const char *qemu_type)
 	return "unknown";
 }
 
+static const char *const our_types[] = { "pull", "copy", "commit", "active-commit", "backup" };
+
+const char *job_type_known(const char *word)
+{
+	for (size_t i = 0; i < sizeof(our_types) / sizeof(*our_types); i++)
+		if (!strcmp(our_types[i], word))
+			return our_types[i];
+	return "unknown";
+}
+
 enum {
 	ID_DISK_MAX = 64, /* bytes of the disk's name in a job's id */
 	ID_NUMBER_DIGITS = 12,
@@ -65,15 +75,13 @@ char *job_id_new(const char *type, const char *disk, const struct who *by)
 /* What stands behind the prefix, the type and its '-'; NULL: it is no id of ours. Types and names of disks may have a '-', too. */
 static const char *behind_type(const char *id)
 {
-	static const char *const types[] = { "pull", "copy", "commit", "active-commit", "backup" };
-
 	if (strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)))
 		return NULL;
 	id += strlen(JOB_ID_PREFIX);
-	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
-		size_t length = strlen(types[i]);
+	for (size_t i = 0; i < sizeof(our_types) / sizeof(*our_types); i++) {
+		size_t length = strlen(our_types[i]);
 
-		if (!strncmp(id, types[i], length) && id[length] == '-')
+		if (!strncmp(id, our_types[i], length) && id[length] == '-')
 			return id + length + 1;
 	}
 	return NULL;
@@ -93,7 +101,7 @@ bool job_id_read(const char *id, const char *disk, struct who *by)
 	at += length;
 	if (at[0] != '-' || !isdigit((unsigned char)at[1]))
 		return false; /* %u would take a sign: the disk's name goes on */
-	*by = (struct who){ 0 };
+	*by = (struct who){ .gid = (gid_t)-1 };
 	return sscanf(at, "-%u.%d-%n%*12[0-9a-f]%n", &by->uid, &by->pid, &uid_pid, &whole) == 2 &&
 	       whole - uid_pid == ID_NUMBER_DIGITS && !at[whole];
 }
@@ -121,12 +129,19 @@ static void free_list(char **list, size_t count)
 	free(list);
 }
 
+void job_forget_chain(struct job *job)
+{
+	free_list(job->before_paths, job->before_count);
+	free_list(job->before_nodes, job->before_count);
+	job->before_paths = job->before_nodes = NULL;
+	job->before_count = 0;
+}
+
 void job_free(struct job *job)
 {
 	if (!job)
 		return;
-	free_list(job->before_paths, job->before_count);
-	free_list(job->before_nodes, job->before_count);
+	job_forget_chain(job);
 	free_list(job->released, job->released_count);
 	free(job->released_shared);
 	deletion_free(job->deletion);
@@ -304,7 +319,8 @@ const char *job_result(const struct job *job)
 			return "pulled";
 		if (!strcmp(job->type, "commit"))
 			return "committed";
-		if (!strcmp(job->type, "active-commit") || !strcmp(job->type, "copy"))
+		if (!job->chain_unread &&
+		    (!strcmp(job->type, "active-commit") || !strcmp(job->type, "copy")))
 			return job->pivoted ? "pivoted" : "kept";
 		return "completed";
 	case JOB_FAILED:

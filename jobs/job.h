@@ -87,6 +87,8 @@ struct job {
 	uint64_t deadline_ns; /* by uv_hrtime(); 0: none */
 	bool deadline_struck; /* it was given up for that */
 	bool pivot_wanted; /* as soon as it is ready */
+	bool chain_unread; /* it has completed, and QEMU was gone before its chain could be read again */
+	bool unflushed; /* a pull that could not be flushed before it was finalized, and is not yet */
 	bool pivoted; /* it has completed, and the disk has another active image */
 	bool cancelled; /* QEMU said BLOCK_JOB_CANCELLED */
 	bool outcome_known; /* QEMU has told how it ended: error, cancelled */
@@ -131,6 +133,8 @@ bool job_id_read(const char *id, const char *disk, struct who *by);
 
 struct job *job_new(const char *id, const char *type);
 void job_free(struct job *job);
+/* The chain as it was when the job began is not known any more. */
+void job_forget_chain(struct job *job);
 static inline bool job_is_live(const struct job *job)
 {
 	return job && job->phase != JOB_ENDED;
@@ -138,6 +142,9 @@ static inline bool job_is_live(const struct job *job)
 
 /* QEMU's type word into ours: stream is pull, mirror is copy; unknown ones are "unknown". Static. */
 const char *job_type_word(const char *qemu_type);
+
+/* One of our own type words; "unknown" if @word is none. Static. */
+const char *job_type_known(const char *word);
 
 /* Takes over QEMU's figures and state. Returns true if something that `status` or `job` shows, figures left aside, has changed. */
 bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_ns);

@@ -1,34 +1,127 @@
 /*
- * Live jobs in the journal. A new property of a job that must survive the daemon is a line in put() and a line in take().
+ * Jobs in the journal. A new property of a job that must survive the daemon is a line in put() and a line in take().
  */
 #include "jobs/job_record.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/deletion.h"
 #include "jobs/disk.h"
+#include "jobs/domain_link.h"
 #include "jobs/journal.h"
 #include "jobs/model.h"
 #include "qmp/value.h"
 
-static char *key_of(const struct disk *disk)
+enum {
+	CHAIN_BYTES_MAX =
+		1 << 20, /* of paths: without them `released` is what can be found out later */
+};
+
+#define PREFIX "job/"
+
+static char *key_of(const char *id)
 {
 	char *key;
 
-	if (asprintf(&key, "job/%s/%s", disk->domain->name, disk->name) < 0)
+	if (asprintf(&key, PREFIX "%s", id) < 0)
 		abort();
 	return key;
 }
 
-static struct qmp_value *put(const struct job *job)
+/* --- the chain as it was when the job began --- */
+
+static void put_chain(struct qmp_value *record, const struct job *job)
+{
+	struct qmp_value *paths, *nodes;
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < job->before_count; i++)
+		bytes += strlen(job->before_paths[i]);
+	if (bytes > CHAIN_BYTES_MAX)
+		return;
+	paths = qmp_array();
+	nodes = qmp_array();
+	for (size_t i = 0; i < job->before_count; i++) {
+		qmp_append_text(paths, job->before_paths[i]);
+		qmp_append_text(nodes, job->before_nodes[i] ? job->before_nodes[i] : "");
+	}
+	qmp_add_value(record, "chain", paths);
+	qmp_add_value(record, "nodes", nodes);
+}
+
+static void take_chain(struct job *job, const struct qmp_value *record)
+{
+	const struct qmp_value *paths = qmp_value_get(record, "chain");
+	const struct qmp_value *nodes = qmp_value_get(record, "nodes");
+	size_t count = qmp_value_count(paths);
+
+	if (!count)
+		return;
+	job_forget_chain(job);
+	job->before_paths = calloc(count + 1, sizeof(*job->before_paths));
+	job->before_nodes = calloc(count + 1, sizeof(*job->before_nodes));
+	if (!job->before_paths || !job->before_nodes)
+		abort();
+	job->before_count = count;
+	for (size_t i = 0; i < count; i++) {
+		const char *node = qmp_value_text(qmp_value_item(nodes, i), NULL, "");
+
+		job->before_paths[i] = strdup(qmp_value_text(qmp_value_item(paths, i), NULL, ""));
+		job->before_nodes[i] = *node ? strdup(node) : NULL;
+	}
+}
+
+/* --- its end --- */
+
+static void put_end(struct qmp_value *record, bool cancelled, const char *error, int64_t offset,
+		    int64_t length)
+{
+	struct qmp_value *end = qmp_object();
+
+	qmp_add_flag(end, "cancelled", cancelled);
+	qmp_add_text(end, "error", error);
+	qmp_add_number(end, "offset", offset);
+	qmp_add_number(end, "length", length);
+	qmp_add_value(record, "end", end);
+}
+
+static void take_end(struct job *job, const struct qmp_value *end)
+{
+	const char *error = qmp_value_text(end, "error", NULL);
+
+	if (!qmp_value_is_object(end))
+		return;
+	job->outcome_known = true;
+	job->cancelled = qmp_value_flag(end, "cancelled", false);
+	free(job->error);
+	job->error = error ? strdup(error) : NULL;
+	job->offset = qmp_value_number(end, "offset", 0);
+	job->length = qmp_value_number(end, "length", 0);
+}
+
+/* --- all of it --- */
+
+static struct qmp_value *put(const struct disk *disk, const struct job *job)
 {
 	struct qmp_value *record = qmp_object();
 
 	qmp_add_text(record, "id", job->id);
+	qmp_add_text(record, "domain", disk->domain->name);
+	qmp_add_text(record, "disk", disk->name);
+	qmp_add_text(record, "type", job->type);
+	qmp_add_number(record, "uid", job->by.uid);
+	qmp_add_number(record, "gid", job->by.gid);
+	qmp_add_number(record, "pid", job->by.pid);
 	qmp_add_number(record, "started", job->started.tv_sec);
 	qmp_add_number(record, "started-ns", job->started.tv_nsec);
+	qmp_add_number(record, "speed", job->speed);
 	qmp_add_flag(record, "pivot", job->pivot_wanted);
+	qmp_add_flag(record, "seen", job->told);
+	if (job->flush_error)
+		qmp_add_text(record, "flush-error", job->flush_error);
+	put_chain(record, job);
 	deletion_put(record, job->deletion);
 	if (job->deadline_s) {
 		qmp_add_number(record, "deadline-s", job->deadline_s);
@@ -37,8 +130,6 @@ static struct qmp_value *put(const struct job *job)
 	}
 	qmp_add_number(record, "increment", job->increment);
 	qmp_add_number(record, "mark", job->mark);
-	if (job->mark)
-		qmp_add_number(record, "speed", job->speed);
 	qmp_add_flag(record, "paused", job->user_paused);
 	if (job->on_error)
 		qmp_add_text(record, "on-error", job->on_error);
@@ -46,6 +137,8 @@ static struct qmp_value *put(const struct job *job)
 		qmp_add_text(record, "dest", job->dest);
 		qmp_add_text(record, "dest-format", job->dest_format);
 	}
+	if (job->outcome_known)
+		put_end(record, job->cancelled, job->error, job->offset, job->length);
 	return record;
 }
 
@@ -61,11 +154,19 @@ static void take_text(char **kept, const struct qmp_value *record, const char *k
 
 static void take(struct job *job, const struct qmp_value *record)
 {
+	const char *type = job_type_known(qmp_value_text(record, "type", ""));
+
+	if (strcmp(type, "unknown"))
+		job->type = type; /* QEMU does not tell an active commit from another */
+	job->by.uid = (uid_t)qmp_value_number(record, "uid", job->by.uid);
+	job->by.gid = (gid_t)qmp_value_number(record, "gid", job->by.gid);
+	job->by.pid = (pid_t)qmp_value_number(record, "pid", job->by.pid);
 	job->started.tv_sec = qmp_value_number(record, "started", job->started.tv_sec);
 	job->started.tv_nsec = qmp_value_number(record, "started-ns", job->started.tv_nsec);
-	const char *on_error = qmp_value_text(record, "on-error", NULL);
-
+	job->speed = qmp_value_number(record, "speed", job->speed);
 	job->pivot_wanted = qmp_value_flag(record, "pivot", false);
+	take_text(&job->flush_error, record, "flush-error");
+	take_chain(job, record);
 	deletion_free(job->deletion);
 	job->deletion = deletion_take(record);
 	job->deadline_s = qmp_value_number(record, "deadline-s", 0);
@@ -73,57 +174,129 @@ static void take(struct job *job, const struct qmp_value *record)
 	job->deadline_struck = qmp_value_flag(record, "deadline-struck", false);
 	job->increment = qmp_value_number(record, "increment", 0);
 	job->mark = qmp_value_number(record, "mark", 0);
-	job->speed = qmp_value_number(record, "speed", job->speed);
 	job->user_paused = qmp_value_flag(record, "paused", false);
-	free(job->on_error);
-	job->on_error = on_error ? strdup(on_error) : NULL;
+	take_text(&job->on_error, record, "on-error");
 	take_text(&job->dest, record, "dest");
 	take_text(&job->dest_format, record, "dest-format");
+	take_end(job, qmp_value_get(record, "end"));
+}
+
+static void write_record(const struct domain *domain, const char *id, struct qmp_value *record)
+{
+	char *key = key_of(id);
+
+	journal_put(domain->model->journal, key, qmp_value_print(record));
+	free(key);
+	qmp_value_free(record);
 }
 
 void job_record_write(const struct disk *disk)
 {
-	struct qmp_value *record;
-	char *key;
-
-	if (!job_is_live(disk->job) || !disk->job->ours)
-		return;
-	record = put(disk->job);
-	key = key_of(disk);
-	journal_put(disk->domain->model->journal, key, qmp_value_print(record));
-	free(key);
-	qmp_value_free(record);
+	if (job_is_live(disk->job) && disk->job->ours)
+		write_record(disk->domain, disk->job->id, put(disk, disk->job));
 }
 
-static struct qmp_value *find(const struct disk *disk, const char *key, const struct job *job)
+static struct qmp_value *find(const struct domain *domain, const char *id)
 {
-	const char *text = journal_get(disk->domain->model->journal, key);
+	char *key = key_of(id);
+	const char *text = journal_get(domain->model->journal, key);
 	struct qmp_value *record = text ? qmp_value_parse(text, strlen(text), NULL) : NULL;
 
-	if (!strcmp(qmp_value_text(record, "id", ""), job->id))
-		return record;
-	qmp_value_free(record);
-	return NULL;
+	free(key);
+	return record;
 }
 
 void job_record_read(const struct disk *disk, struct job *job)
 {
-	char *key = key_of(disk);
-	struct qmp_value *record = find(disk, key, job);
+	struct qmp_value *record = find(disk->domain, job->id);
 
 	if (record)
 		take(job, record);
 	qmp_value_free(record);
-	free(key);
 }
 
 void job_record_drop(const struct disk *disk, const struct job *job)
 {
-	char *key = key_of(disk);
-	struct qmp_value *record = find(disk, key, job);
+	char *key = key_of(job->id);
 
-	if (record)
-		journal_drop(disk->domain->model->journal, key);
-	qmp_value_free(record);
+	journal_drop(disk->domain->model->journal, key);
 	free(key);
+}
+
+void job_record_end(const struct domain *domain, const struct qmp_job_info *info)
+{
+	struct qmp_value *record = find(domain, info->id);
+	bool cancelled = info->error && !strcmp(info->error, strerror(ECANCELED));
+
+	if (!record) {
+		record = qmp_object();
+		qmp_add_text(record, "id", info->id);
+		qmp_add_text(record, "type", job_type_word(info->type));
+	}
+	qmp_add_text(record, "domain", domain->name);
+	qmp_add_flag(record, "seen", true);
+	put_end(record, cancelled, cancelled ? NULL : info->error, info->offset, info->length);
+	write_record(domain, info->id, record);
+}
+
+/* --- jobs that an earlier life has left --- */
+
+struct ids {
+	const char *domain;
+	char **ids;
+	size_t count;
+};
+
+static void collect(void *data, const char *key, const char *text)
+{
+	struct ids *ids = data;
+	struct qmp_value *record = qmp_value_parse(text, strlen(text), NULL);
+
+	if (!strcmp(qmp_value_text(record, "domain", ""), ids->domain)) {
+		ids->ids = reallocarray(ids->ids, ids->count + 1, sizeof(*ids->ids));
+		if (!ids->ids)
+			abort();
+		ids->ids[ids->count++] = strdup(key + strlen(PREFIX));
+	}
+	qmp_value_free(record);
+}
+
+static struct disk *disk_of(struct domain *domain, const char *id, const struct qmp_value *record)
+{
+	const char *name = qmp_value_text(record, "disk", NULL);
+
+	return name ? domain_find_disk(domain, name) : domain_disk_of_job_id(domain, id);
+}
+
+static struct job *job_of(const struct disk *disk, const char *id, const struct qmp_value *record)
+{
+	struct job *job = job_new(id, "unknown");
+
+	job->phase = JOB_LIVE;
+	job_id_read(id, disk->name, &job->by);
+	take(job, record);
+	return job;
+}
+
+bool job_record_each(struct domain *domain,
+		     void (*each)(struct disk *disk, struct job *job, bool started))
+{
+	struct ids ids = { .domain = domain->name };
+	bool all = true;
+
+	journal_each(domain->model->journal, PREFIX, collect, &ids);
+	for (size_t i = 0; i < ids.count; i++) {
+		struct qmp_value *record = find(domain, ids.ids[i]);
+		struct disk *disk = disk_of(domain, ids.ids[i], record);
+
+		if (disk && disk_is_busy(disk))
+			all &= !strcmp(disk->job->id, ids.ids[i]);
+		else if (disk && record)
+			each(disk, job_of(disk, ids.ids[i], record),
+			     qmp_value_flag(record, "seen", false));
+		qmp_value_free(record);
+		free(ids.ids[i]);
+	}
+	free(ids.ids);
+	return all;
 }

@@ -14,6 +14,7 @@
 #include "jobs/engine.h"
 #include "jobs/events.h"
 #include "jobs/folder.h"
+#include "jobs/history.h"
 #include "jobs/journal.h"
 #include "jobs/policy.h"
 
@@ -35,6 +36,7 @@ struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 	model->watcher_data = data;
 	model->policy = policy_new();
 	model->journal = settings->journal ? settings->journal : journal_new();
+	history_begin(model);
 	stamps_init(model->stamps);
 	metrics_init(&model->metrics);
 	uv_timer_init(loop, &model->settle_timer);

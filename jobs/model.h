@@ -41,6 +41,8 @@ struct model {
 	const struct model_watcher *watcher;
 	void *watcher_data;
 	struct journal *journal; /* what outlives the daemon */
+	uint64_t history_number; /* of the last thing that was put there by jobs/history.c ... */
+	size_t history_bytes; /* ... and how much of it there is */
 	struct policy *policy; /* what others than the mount's owner may do */
 	struct domain *domains; /* in the order they were given or found */
 	struct domain *leaving; /* removed, and not to be freed yet */

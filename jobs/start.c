@@ -17,6 +17,7 @@
 
 void disk_remember_chain(struct disk *disk, struct job *job)
 {
+	job_forget_chain(job);
 	job->before_paths = calloc(disk->depth + 1, sizeof(*job->before_paths));
 	job->before_nodes = calloc(disk->depth + 1, sizeof(*job->before_nodes));
 	if (!job->before_paths || !job->before_nodes)
@@ -38,6 +39,7 @@ void disk_job_seen(struct disk *disk)
 	if (job->told)
 		return;
 	job->told = true;
+	job_record_write(disk);
 	job_free(job->previous);
 	job->previous = NULL;
 	event_job(disk, "job-started");
@@ -63,19 +65,26 @@ void disk_job_forget(struct disk *disk)
 	}
 }
 
+void disk_take_job(struct disk *disk, struct job *job)
+{
+	job_free(disk->job);
+	disk->job = job;
+	if (!job->before_count)
+		disk_remember_chain(disk, job);
+	job->phase = JOB_LIVE;
+	disk_job_seen(disk);
+}
+
 void disk_adopt_job(struct disk *disk, const struct qmp_job_info *info)
 {
 	struct job *job = job_new(info->id, job_type_word(info->type));
 
-	job_free(disk->job);
-	disk->job = job;
 	if (!job_id_read(info->id, disk->name, &job->by))
 		job->by.uid = (uid_t)-1;
-	disk_remember_chain(disk, job);
 	job_record_read(disk, job);
-	deadline_adopt(disk);
-	job->phase = JOB_LIVE;
-	disk_job_seen(disk);
+	disk_take_job(disk, job);
+	if (!job->outcome_known)
+		deadline_adopt(disk);
 }
 
 /* --- starting commands --- */

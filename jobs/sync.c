@@ -10,8 +10,9 @@
 #include <string.h>
 #include <utlist.h>
 #include "jobs/domain_link.h"
-#include "jobs/events.h"
 #include "jobs/make_image.h"
+#include "jobs/history.h"
+#include "jobs/job_record.h"
 #include "jobs/qemu_files.h"
 
 enum {
@@ -125,21 +126,36 @@ static bool is_ours(const struct qmp_job_info *info)
 
 /* --- jobs that the model does not have --- */
 
-/* A job of ours that ended in an earlier life, on a disk that is known now. */
+/* A job of ours that ended in an earlier life, and was dismissed in this one before its disk was known. */
 static void adopt_ended(struct disk *disk, struct found_job *found)
 {
-	if (disk_is_busy(disk) || (disk->job && !strcmp(disk->job->id, found->info.id)))
-		return; /* it is known how it ended */
-	disk_adopt_job(disk, &found->info);
-	/* Not disk_update_job(), which would take it for one that is still to be dismissed. */
-	job_update(disk->job, &found->info, uv_hrtime());
-	disk->job->outcome_known = true;
-	disk->job->cancelled = found->info.error && !strcmp(found->info.error, strerror(ECANCELED));
-	if (disk->job->cancelled) {
-		free(disk->job->error);
-		disk->job->error = NULL;
+	if (disk_is_busy(disk) || history_has(disk, found->info.id))
+		return;
+	disk_adopt_job(disk, &found->info); /* with its end: job_record_end() */
+	finish_ended(disk);
+}
+
+/*
+ * A job of an earlier life that QEMU does not show, though none of ours goes by itself. With its end in the record it was dismissed;
+ * what comes after that may be left to do. Without, and if nobody was ever told that it has begun, it has not: what
+ * was on its way to QEMU when the daemon died QEMU has seen by now, or never will.
+ */
+static void recover(struct disk *disk, struct job *job, bool started)
+{
+	if (found_find(disk->domain->link->found, job->id)) {
+		job_free(job);
+	} else if (history_has(disk, job->id) || (!started && !job->outcome_known)) {
+		job_record_drop(disk, job);
+		job_free(job);
+	} else if (job->outcome_known) {
+		disk_take_job(disk, job);
+		finish_ended(disk);
+	} else {
+		job->error = strdup("it ended while no blockjobfs ran: QEMU was started anew, or "
+				    "somebody else dismissed it");
+		disk_take_job(disk, job);
+		finish_job_gone(disk);
 	}
-	finish_publish(disk);
 }
 
 static struct disk *disk_of_place(struct domain *domain, const struct qmp_layout *layout,
@@ -221,6 +237,8 @@ static void laid_out(void *data, const struct qmp_error *error, struct qmp_layou
 	inventory_merge(domain, layout);
 	settle_known(domain, true);
 	adopt_jobs(domain, layout);
+	if (!link->recovered)
+		link->recovered = job_record_each(domain, recover);
 	qmp_layout_free(layout);
 	domain_synced(domain);
 	sync_over(domain);
@@ -254,6 +272,7 @@ static void dismiss_orphans(struct domain *domain)
 		    domain_find_job(domain, job->info.id) || !is_ours(&job->info))
 			continue;
 		job->dismissed = true;
+		job_record_end(domain, &job->info);
 		link->finalizing++;
 		qmp_job_dismiss(link->qmp, job->info.id, orphan_dismissed, domain);
 	}

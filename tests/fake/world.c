@@ -4,11 +4,14 @@
 #include "tests/fake/world.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <utlist.h>
 #include "jobs/grammar.h"
+#include "jobs/journal.h"
 
 /* --- the watcher --- */
 
@@ -116,9 +119,19 @@ void world_new(struct world *world, size_t disks)
 	world->peer = world->qemu->peer;
 }
 
+static struct journal *open_journal(struct world *world)
+{
+	const struct journal_settings settings = {
+		.path = world->state, .dir = world->state_dir, .log = logged, .log_data = world
+	};
+
+	return *world->state ? journal_open(&settings) : NULL;
+}
+
 void world_start(struct world *world)
 {
-	struct model_settings settings = { .timeout_ms = world->timeout_ms };
+	struct model_settings settings = { .timeout_ms = world->timeout_ms,
+					   .journal = open_journal(world) };
 	struct source source = { .kind = SOURCE_UNIX,
 				 .name = (char *)"vm",
 				 .path = (char *)peer_path(world->peer) };
@@ -161,6 +174,38 @@ void world_stop(struct world *world)
 	world->shown_count = 0;
 }
 
+void world_keep_journal(struct world *world)
+{
+	strcpy(world->state, "/tmp/test_world-XXXXXX");
+	cr_assert_not_null(mkdtemp(world->state));
+	world->state_dir = open(world->state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cr_assert_geq(world->state_dir, 0);
+}
+
+void world_kill(struct world *world)
+{
+	int from = openat(world->state_dir, "journal", O_RDONLY | O_CLOEXEC);
+	int to = openat(world->state_dir, "killed", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	cr_assert(from >= 0 && to >= 0);
+	while (copy_file_range(from, NULL, to, NULL, 1 << 20, 0) > 0)
+		;
+	close(from);
+	close(to);
+	world_stop(world);
+	qemu_drop_held(world->qemu);
+	cr_assert_eq(renameat(world->state_dir, "killed", world->state_dir, "journal"), 0);
+}
+
+static void remove_state(struct world *world)
+{
+	if (!*world->state)
+		return;
+	unlinkat(world->state_dir, "journal", 0);
+	close(world->state_dir);
+	cr_assert_eq(rmdir(world->state), 0);
+}
+
 void world_restart(struct world *world)
 {
 	world_stop(world);
@@ -174,6 +219,7 @@ void world_free(struct world *world)
 	if (world->model)
 		world_stop(world);
 	qemu_free(world->qemu);
+	remove_state(world);
 	uv_close((uv_handle_t *)&world->tick, NULL);
 	cr_assert(peer_run_empty(&world->loop, WORLD_WAIT_MS), "something is left in the loop");
 	cr_assert_eq(uv_loop_close(&world->loop), 0);

@@ -26,6 +26,9 @@ struct world {
 	const char *refuse; /* may_add() says no to the disk of this name; "" to the domain */
 	char log[4096]; /* the lines of the log, as far as they fit */
 	size_t log_lines;
+	char state
+		[64]; /* the journal's folder; "": it is in memory only, and gone with the model */
+	int state_dir;
 	unsigned timeout_ms;
 	int descriptors;
 	bool stopping, stopped;
@@ -50,6 +53,13 @@ void world_free(struct world *world);
 /* The next life of the daemon: the model is stopped, freed and begun anew; QEMU stays as it is. */
 void world_restart(struct world *world);
 void world_stop(struct world *world);
+/* From here on the journal is kept in a folder. Before world_start(). */
+void world_keep_journal(struct world *world);
+/*
+ * The daemon is killed: what it has written so far is there in its next life, and nothing of what the end of a model does. QEMU has
+ * got what was sent.
+ */
+void world_kill(struct world *world);
 /* The first half of that. */
 void world_begin_stop(struct world *world);
 

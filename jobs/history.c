@@ -1,0 +1,360 @@
+/*
+ * History: lines of JSON in slots, as many as are kept, used in turn.
+ */
+#include "jobs/history.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "jobs/deletion.h"
+#include "jobs/disk.h"
+#include "jobs/events.h"
+#include "jobs/journal.h"
+#include "jobs/model.h"
+#include "qmp/value.h"
+
+#define HISTORY "history/"
+#define CHAIN	"chain/"
+
+/* --- what lies in the journal --- */
+
+static char *key_of(const char *kind, const struct disk *disk, size_t slot)
+{
+	char *key;
+	int done =
+		!strcmp(kind, HISTORY)
+			? asprintf(&key, "%s%s/%s/%zu", kind, disk->domain->name, disk->name, slot)
+			: asprintf(&key, "%s%s/%s", kind, disk->domain->name, disk->name);
+
+	if (done < 0)
+		abort();
+	return key;
+}
+
+/* The number in front of a value; *@rest is what it is put before. */
+static uint64_t number_of(const char *value, const char **rest)
+{
+	char *end;
+	uint64_t number = strtoull(value, &end, 10);
+
+	*rest = *end == ' ' ? end + 1 : end;
+	return number;
+}
+
+static size_t size_of(const char *key, const char *value)
+{
+	return strlen(key) + strlen(value);
+}
+
+struct aged {
+	uint64_t number;
+	size_t size;
+	char *key;
+};
+
+struct all_aged {
+	struct aged *entries;
+	size_t count;
+};
+
+static void collect(void *data, const char *key, const char *value)
+{
+	struct all_aged *all = data;
+	const char *rest;
+
+	all->entries = reallocarray(all->entries, all->count + 1, sizeof(*all->entries));
+	if (!all->entries)
+		abort();
+	all->entries[all->count++] =
+		(struct aged){ number_of(value, &rest), size_of(key, value), strdup(key) };
+}
+
+static int by_age(const void *a, const void *b)
+{
+	const struct aged *one = a, *other = b;
+
+	return (one->number > other->number) - (one->number < other->number);
+}
+
+/* The oldest go, until a quarter is free. What disks show of it they keep as long as they are there. */
+static void drop_oldest(struct model *model)
+{
+	struct all_aged all = { 0 };
+
+	journal_each(model->journal, HISTORY, collect, &all);
+	journal_each(model->journal, CHAIN, collect, &all);
+	qsort(all.entries, all.count, sizeof(*all.entries), by_age);
+	for (size_t i = 0; i < all.count; i++) {
+		if (model->history_bytes > HISTORY_BYTES_MAX / 4 * 3) {
+			journal_drop(model->journal, all.entries[i].key);
+			model->history_bytes -= all.entries[i].size;
+		}
+		free(all.entries[i].key);
+	}
+	free(all.entries);
+}
+
+static void put(struct model *model, const char *key, const char *line)
+{
+	const char *before = journal_get(model->journal, key);
+	char *value;
+
+	if (asprintf(&value, "%llu %s", (unsigned long long)++model->history_number, line) < 0)
+		abort();
+	if (before)
+		model->history_bytes -= size_of(key, before);
+	journal_put(model->journal, key, value);
+	model->history_bytes += size_of(key, value);
+	free(value);
+	if (model->history_bytes > HISTORY_BYTES_MAX)
+		drop_oldest(model);
+}
+
+static void count(void *data, const char *key, const char *value)
+{
+	struct model *model = data;
+	const char *rest;
+	uint64_t number = number_of(value, &rest);
+
+	if (number > model->history_number)
+		model->history_number = number;
+	model->history_bytes += size_of(key, value);
+}
+
+void history_begin(struct model *model)
+{
+	journal_each(model->journal, HISTORY, count, model);
+	journal_each(model->journal, CHAIN, count, model);
+}
+
+/* --- the last job of an earlier life --- */
+
+static struct timespec read_time(const char *text)
+{
+	struct timespec time = { 0 };
+	struct tm tm = { 0 };
+	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+
+	if (rest)
+		time.tv_sec = timegm(&tm);
+	if (rest && *rest == '.')
+		time.tv_nsec = atol(rest + 1) * 1000;
+	return time;
+}
+
+static enum job_state read_state(const char *word)
+{
+	for (int state = JOB_COMPLETED; state < JOB_STATE_COUNT; state++)
+		if (!strcmp(job_state_words[state], word))
+			return (enum job_state)state;
+	return JOB_LOST;
+}
+
+static void take_end(struct job *job, const struct qmp_value *line)
+{
+	const char *error = qmp_value_text(line, "error", NULL);
+
+	job->state = read_state(qmp_value_text(line, "state", ""));
+	job->offset = qmp_value_number(line, "cur", 0);
+	job->length = qmp_value_number(line, "end", 0);
+	job->speed = qmp_value_number(line, "bandwidth", 0);
+	job->error = error ? strdup(error) : NULL;
+	job->pivoted = !strcmp(qmp_value_text(line, "result", ""), "pivoted");
+	job->started = read_time(qmp_value_text(line, "started", ""));
+	job->ended = read_time(qmp_value_text(line, "ended", ""));
+	job->deletion = deletion_take(line);
+	if (job->deletion)
+		job->deletion->over = true;
+	if (qmp_value_is_number(qmp_value_get(line, "uid"))) {
+		job->by.uid = (uid_t)qmp_value_number(line, "uid", 0);
+		job->by.pid = (pid_t)qmp_value_number(line, "pid", 0);
+	}
+}
+
+static void show_last(struct disk *disk)
+{
+	const char *text = disk->history[disk->history_count - 1];
+	struct qmp_value *line = qmp_value_parse(text, strlen(text), NULL);
+
+	if (line && qmp_value_is_text(qmp_value_get(line, "job"))) {
+		disk->job = job_new(qmp_value_text(line, "job", ""),
+				    job_type_known(qmp_value_text(line, "type", "")));
+		disk->job->phase = JOB_ENDED;
+		disk->job->told = disk->job->outcome_known = true;
+		take_end(disk->job, line);
+	}
+	qmp_value_free(line);
+}
+
+/* --- what a disk shows --- */
+
+static uint64_t chain_hash(const struct disk *disk)
+{
+	uint64_t hash = 0xcbf29ce484222325;
+
+	for (size_t i = 0; i < disk->depth; i++) {
+		for (const char *at = disk->chain[i].path; *at; at++)
+			hash = (hash ^ (unsigned char)*at) * 0x100000001b3;
+		hash *= 0x100000001b3; /* where one ends counts, too */
+	}
+	return hash >> 1 | 1; /* JSON has no larger numbers */
+}
+
+static void put_generation(const struct disk *disk, uint64_t hash)
+{
+	struct qmp_value *value = qmp_object();
+	char *key = key_of(CHAIN, disk, 0);
+
+	qmp_add_number(value, "generation", (int64_t)disk->generation);
+	qmp_add_number(value, "hash", (int64_t)hash);
+	put(disk->domain->model, key, qmp_value_print(value));
+	qmp_value_free(value);
+	free(key);
+}
+
+void history_keep_generation(const struct disk *disk)
+{
+	put_generation(disk, chain_hash(disk));
+}
+
+void history_unplugged(const struct disk *disk)
+{
+	put_generation(disk, 0);
+}
+
+/* False if it was unplugged since it was last seen. */
+static bool load_generation(struct disk *disk)
+{
+	char *key = key_of(CHAIN, disk, 0);
+	const char *text = journal_get(disk->domain->model->journal, key), *rest = "";
+	struct qmp_value *value;
+	bool same, gone;
+
+	if (text)
+		number_of(text, &rest);
+	value = qmp_value_parse(rest, strlen(rest), NULL);
+	gone = qmp_value_number(value, "hash", 1) == 0;
+	same = (uint64_t)qmp_value_number(value, "hash", -1) == chain_hash(disk);
+	disk->generation = (uint64_t)qmp_value_number(value, "generation", 0) + !same;
+	if (!same)
+		history_keep_generation(disk);
+	qmp_value_free(value);
+	free(key);
+	return !gone;
+}
+
+void history_load(struct disk *disk)
+{
+	struct aged found[DISK_HISTORY_MAX];
+	size_t kept = 0;
+
+	for (size_t slot = 0; slot < DISK_HISTORY_MAX; slot++) {
+		char *key = key_of(HISTORY, disk, slot);
+		const char *value = journal_get(disk->domain->model->journal, key), *line;
+
+		free(key);
+		if (!value)
+			continue;
+		found[kept].number = number_of(value, &line);
+		found[kept].size = slot;
+		if (asprintf(&found[kept++].key, "%s\n", line) < 0)
+			abort();
+	}
+	qsort(found, kept, sizeof(*found), by_age);
+	for (size_t i = 0; i < kept; i++)
+		disk->history[disk->history_count++] = found[i].key;
+	if (kept)
+		disk->history_slot = (found[kept - 1].size + 1) % DISK_HISTORY_MAX;
+	if (load_generation(disk) && kept)
+		show_last(disk);
+}
+
+/* The line without what may make it long: QEMU's chains and errors are. */
+static char *shorten(char *line)
+{
+	struct qmp_value *value = qmp_value_parse(line, strlen(line), NULL);
+	const char *error = qmp_value_text(value, "error", NULL);
+	struct text *text = text_new();
+	char *shorter;
+
+	if (error && strlen(error) > 1000) {
+		text_put_safe(text, error, 1000);
+		qmp_add_text(value, "error", text_bytes(text));
+	}
+	qmp_add_value(value, "released", qmp_array());
+	qmp_add_value(value, "shared", qmp_array());
+	qmp_add_flag(value, "shortened", true);
+	if (asprintf(&shorter, "%s\n", qmp_value_print(value)) < 0)
+		abort();
+	text_free(text);
+	qmp_value_free(value);
+	free(line);
+	return shorter;
+}
+
+void history_add(struct disk *disk)
+{
+	char *line = event_history_line(disk), *key = key_of(HISTORY, disk, disk->history_slot);
+
+	if (strlen(line) > HISTORY_LINE_MAX)
+		line = shorten(line);
+	if (disk->history_count == DISK_HISTORY_MAX) {
+		free(disk->history[0]);
+		memmove(disk->history, disk->history + 1,
+			(DISK_HISTORY_MAX - 1) * sizeof(*disk->history));
+		disk->history_count--;
+	}
+	disk->history[disk->history_count++] = line;
+	disk->history_slot = (disk->history_slot + 1) % DISK_HISTORY_MAX;
+	line[strlen(line) - 1] = 0;
+	put(disk->domain->model, key, line);
+	line[strlen(line)] = '\n';
+	free(key);
+	disk_changed(disk, TOPIC_HISTORY);
+}
+
+bool history_has(const struct disk *disk, const char *job)
+{
+	char *wanted;
+	bool has = false;
+
+	if (asprintf(&wanted, "\"job\":\"%s\"", job) < 0)
+		abort();
+	for (size_t i = 0; i < disk->history_count && !has; i++)
+		has = strstr(disk->history[i], wanted) != NULL;
+	free(wanted);
+	return has;
+}
+
+void history_clear(struct disk *disk)
+{
+	for (size_t i = 0; i < disk->history_count; i++)
+		free(disk->history[i]);
+	disk->history_count = 0;
+}
+
+/* --- the end of a domain --- */
+
+static void forget(void *data, const char *key, const char *value)
+{
+	struct model *model = data;
+
+	model->history_bytes -= size_of(key, value);
+	journal_drop(model->journal, key);
+}
+
+void history_forget(struct model *model, const char *domain)
+{
+	static const char *const kinds[] = { HISTORY, CHAIN };
+
+	for (int i = 0; i < 2; i++) {
+		char *prefix;
+
+		if (asprintf(&prefix, "%s%s/", kinds[i], domain) < 0)
+			abort();
+		journal_each(model->journal, prefix, forget, model);
+		free(prefix);
+	}
+}
