@@ -30,10 +30,16 @@ def blockdev(node, path, backing=None, fmt="qcow2", file=None, **options):
 
 
 class Qemu:
-    """A QEMU with its sockets `socket` (left to the daemon) and `test.socket`, on which `monitor` listens."""
+    """
+    A QEMU with its sockets `socket` (left to the daemon) and `test.socket`, on which `monitor` listens. @tcp: an address; the daemon's
+    monitor is on TCP there, at @port or any, which stays.
+    """
 
-    def __init__(self, folder, name, arguments, user=None):
+    def __init__(self, folder, name, arguments, user=None, tcp=None, port=0, cwd=None):
         self.name = name
+        self.tcp = tcp
+        self.port = port
+        self.cwd = cwd
         self.socket = os.path.join(folder, name + ".qmp")
         self.test_socket = os.path.join(folder, name + ".test")
         self.log = os.path.join(folder, name + ".log")
@@ -46,24 +52,30 @@ class Qemu:
     def command(self, first, second):
         raise NotImplementedError
 
+    def listen_on(self, path):
+        if os.path.lexists(path):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        if self.user is not None:
+            os.chown(path, self.user, self.user)
+        listener.listen(4)
+        return listener
+
+    def listen_on_tcp(self):
+        listener = socket.create_server((self.tcp, self.port), backlog=4, family=socket.AF_INET6 if ":" in self.tcp else socket.AF_INET)
+        self.port = listener.getsockname()[1]
+        return listener
+
     def start(self):
         # The listening sockets are made here and handed over: nobody has to wait for them to appear.
-        listeners = []
-        for path in (self.socket, self.test_socket):
-            if os.path.lexists(path):
-                os.unlink(path)
-            listener = socket.socket(socket.AF_UNIX)
-            listener.bind(path)
-            if self.user is not None:
-                os.chown(path, self.user, self.user)
-            listener.listen(4)
-            listeners.append(listener)
+        listeners = [self.listen_on_tcp() if self.tcp else self.listen_on(self.socket), self.listen_on(self.test_socket)]
         numbers = [listener.fileno() for listener in listeners]
         chardevs = [f"socket,id=mon{i},fd={fd},server=on,wait=off" for i, fd in enumerate(numbers)]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(*chardevs), pass_fds=numbers, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=die_with_parent, user=self.user, group=self.user, extra_groups=[] if self.user else None)
+                preexec_fn=die_with_parent, cwd=self.cwd, user=self.user, group=self.user, extra_groups=[] if self.user else None)
         for listener in listeners:
             listener.close()
         try:
