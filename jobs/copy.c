@@ -17,11 +17,34 @@ static const enum qmp_feature needed[] = { QMP_HAS_MIRROR, QMP_HAS_MIRROR_DISMIS
 enum {
 	GRANULARITY_MIN = 512, /* QEMU's limits: block/mirror.c, blockdev.c */
 	GRANULARITY_MAX = 64 << 20,
+	GRANULARITY_DEFAULT = 64 << 10, /* at most */
+	BUFFER_DEFAULT = 16 << 20,
+	REQUEST_MIN = 1 << 20, /* requests are a 16th of the buffer, and no less than this */
+	REQUEST_PIECES = 1024, /* of a granularity, at most */
+	CLUSTER_MAX = 2 << 20,
 };
 
 static bool is_power_of_2(int64_t number)
 {
 	return number > 0 && !(number & (number - 1));
+}
+
+/*
+ * QEMU ends by assert(), and the guest with it, when a request that it widens to whole clusters of a copy with a backing image has more
+ * pieces than it can take: block/mirror.c, mirror_cow_align(); tried with 7.2 and 10.0. So it must have room for the widest.
+ */
+static bool is_deadly(const struct command *command)
+{
+	int64_t granularity = command_number(command, "granularity", GRANULARITY_DEFAULT);
+	int64_t buffer = command_number(command, "buf-size", 0);
+	int64_t request = (buffer ? buffer : BUFFER_DEFAULT) / 16;
+
+	if (!command_flag(command, "shallow") && !command_flag(command, "reuse"))
+		return false; /* its header names no backing image */
+	if (request < REQUEST_MIN)
+		request = REQUEST_MIN;
+	return granularity < CLUSTER_MAX &&
+	       granularity * REQUEST_PIECES < request + 2 * CLUSTER_MAX;
 }
 
 /* Refuses @op, and returns false, if the words make no sense for this QEMU. */
@@ -37,10 +60,22 @@ static bool check_words(struct op *op, const struct command *command)
 	     granularity->number > GRANULARITY_MAX))
 		op_refuse_at(op, -EINVAL, granularity->offset, granularity->length,
 			     "granularity is a power of 2 from 512 to 64M");
+	else if (is_deadly(command))
+		op_refuse(op, -EINVAL,
+			  "QEMU could crash: with shallow or reuse a granularity of 8K or more goes "
+			  "with a buf-size up to 64M, one of 64K with up to 512M");
 	else if (mode && !qmp_has(features, QMP_HAS_MIRROR_COPY_MODE))
 		op_refuse_at(op, -EOPNOTSUPP, mode->offset, mode->length,
 			     "this QEMU does not know %s",
 			     qmp_feature_name(QMP_HAS_MIRROR_COPY_MODE));
+	/*
+	 * The copy has no backing image before the pivot. What the guest writes goes to it at once, and where that is less than a cluster
+	 * the rest of the cluster would stay zeros: tried with QEMU 7.2 and 10.0.
+	 */
+	else if (mode && !strcmp(mode->text, "write-blocking") && command_flag(command, "shallow"))
+		op_refuse_at(op, -EINVAL, mode->offset, mode->length,
+			     "with shallow QEMU would spoil what is beside the guest's writes: "
+			     "leave one of them out");
 	else if (pivot && !qmp_has(features, QMP_HAS_QUERY_STATUS))
 		op_refuse_at(op, -EOPNOTSUPP, pivot->offset, pivot->length,
 			     "a storage daemon has no device that could go over to another image: "

@@ -135,6 +135,13 @@ def test_words(machine, mount, top, shelf, folder):
     refused(disk, f"dest={copy} granularity=256\n", errno.EINVAL)
     refused(disk, f"dest={copy} granularity=128M\n", errno.EINVAL)
     refused(disk, f"dest={copy} copy-mode=lazy\n", errno.EINVAL)
+    refused(disk, f"dest={copy} shallow copy-mode=write-blocking\n", errno.EINVAL)
+    for words in ("shallow granularity=512", "shallow granularity=4K", "reuse granularity=512", "shallow granularity=8K buf-size=128M",
+                  "shallow buf-size=1G"):
+        assert "crash" in refused(disk, f"dest={copy} {words}\n", errno.EINVAL)
+    for words in ("granularity=512", "shallow granularity=8K", "shallow granularity=8K buf-size=64M", "shallow granularity=2M buf-size=16G",
+                  "shallow buf-size=512M", "granularity=512 buf-size=16G"):
+        assert "drive-mirror" in disk.ask("copy", f"dest={copy} {words} dry-run\n")
     refused(disk, f"dest={copy} generation=5\n", errno.ESTALE)
     refused(disk, f"dest={folder}/nowhere/copy.qcow2\n", errno.EREMOTEIO)
     refused(disk, f"dest={copy} reuse\n", errno.EREMOTEIO)
