@@ -9,6 +9,7 @@
 #include <string.h>
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
+#include "jobs/history.h"
 #include "jobs/journal.h"
 #include "jobs/policy.h"
 #include "qmp/value.h"
@@ -143,6 +144,8 @@ void attach_make(struct op *op, const char *name)
 void attach_remove(struct op *op)
 {
 	struct domain *domain = op->target.domain;
+	struct model *model = op->target.model;
+	char *name;
 
 	if (!may_attach(op))
 		return;
@@ -153,7 +156,10 @@ void attach_remove(struct op *op)
 	}
 	forget(domain);
 	op_complete(op, 0);
+	name = strdup(domain->name);
 	model_remove(domain, "detached");
+	history_forget(model, name); /* the next one of that name is another machine */
+	free(name);
 }
 
 /* --- the address --- */
