@@ -3,6 +3,8 @@
  */
 #include "fs/files.h"
 
+#include "fs/jobs_table.h"
+
 static const char readme[] =
 	"blockjobfs: block jobs of QEMU as files.\n"
 	"\n"
@@ -17,6 +19,7 @@ static const char readme[] =
 	"        wait                      blocks until no job is live, then says how it ended\n"
 	"        chain  source  format  size   the disk itself, chain: active image first\n"
 	"        events  error  history    what happened\n"
+	"jobs                              every live job, a line each: watch -n1 cat jobs\n"
 	"events                            every event, a JSON object a line\n"
 	"metrics.prom                      figures for Prometheus\n"
 	"\n"
@@ -59,6 +62,16 @@ const struct file root_files[] = {
 		.mode = S_IFREG | 0444,
 		.show = show_version,
 		.help = "name and version, one line",
+	},
+	{
+		.name = "jobs",
+		.mode = S_IFREG | 0444,
+		.flags = FILE_FRESH,
+		.topic = TOPIC_STATUS,
+		.show = show_jobs,
+		.help = "a table for people: one line a live job; state? is of a QEMU that does "
+			"not "
+			"answer",
 	},
 	{
 		.name = "events",

@@ -86,6 +86,8 @@ static void read_later(struct reply *reply, const struct place *place, const str
 		reply->since = uv_now(place->model->loop);
 		DL_APPEND(reply->face->waits, reply);
 		disk_wait(op);
+	} else if (!place->disk) {
+		model_refresh(op);
 	} else {
 		disk_refresh(op);
 	}
@@ -120,8 +122,8 @@ static void read_log(struct reply *reply, const struct place *place, struct open
 
 static bool must_wait(const struct place *place)
 {
-	return place->file->flags & (FILE_FRESH | FILE_WAITS) && place->disk &&
-	       disk_is_busy(place->disk);
+	return place->file->flags & (FILE_FRESH | FILE_WAITS) &&
+	       (!place->disk || disk_is_busy(place->disk));
 }
 
 void io_read(struct reply *reply)

@@ -21,12 +21,16 @@ static void tell(struct disk *disk, enum topic topic)
 
 void disk_changed(struct disk *disk, enum topic topic)
 {
+	struct model *model = disk->domain->model;
 	const char *status = disk_status(disk);
 
 	tell(disk, topic);
 	if (topic == TOPIC_JOB && status != disk->told_status) {
 		disk->told_status = status;
 		tell(disk, TOPIC_STATUS);
+		/* The table of all live jobs. */
+		stamp_touch(&model->stamps[TOPIC_STATUS]);
+		model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_STATUS);
 	}
 }
 

@@ -63,6 +63,9 @@ void domain_changed(struct domain *domain, enum topic topic);
  */
 void domain_looked_at(struct domain *domain);
 
+/* What is known of its live jobs is not what QEMU says now: there is no link, or QEMU has not answered for a while. */
+bool domain_is_late(const struct domain *domain);
+
 struct command;
 /* `group`: one of pivot, finish and abort for several disks of the domain (jobs/group.c). */
 void domain_group(struct op *op, const struct command *command);

@@ -21,6 +21,8 @@
 
 enum {
 	LOOK_NS_MIN = 250000000, /* how often at most somebody's look makes us look */
+	REFRESH_ALL_MS =
+		250, /* who looks at all jobs waits so long for a QEMU that does not answer */
 	TICK_MS = 1000, /* how often figures of running jobs are asked for */
 	ERROR_BURST_MS = 200, /* failed requests so close to each other are one job-error */
 };
@@ -68,6 +70,7 @@ struct domain_link {
 	uint64_t refresh_sent,
 		refresh_wanted; /* numbers of queries; in flight if sent is not answered */
 	bool refreshing;
+	uint64_t refresh_sent_ns; /* when the one in flight was sent */
 };
 
 /* Connected, and the model is QEMU's: commands may be taken. */

@@ -96,6 +96,9 @@ void model_settle(struct model *model, void (*settled)(void *data, const char *e
  */
 void model_stop(struct model *model, void (*stopped)(void *data), void *data);
 
+/* Completes @op when the figures of all live jobs are fresh, or after a moment (jobs/refresh_all.c). */
+void model_refresh(struct op *op);
+
 struct domain *model_find_domain(struct model *model, const char *name);
 
 #endif

@@ -160,6 +160,7 @@ static void send_query(struct domain *domain)
 
 	link->refreshing = true;
 	link->refresh_sent = link->refresh_wanted;
+	link->refresh_sent_ns = uv_hrtime();
 	qmp_query_block_jobs(link->qmp, refreshed, domain);
 }
 

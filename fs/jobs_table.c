@@ -1,0 +1,385 @@
+/*
+ * The root's `jobs`: a table for people, at most 80 columns wide; see fs/jobs_table.h. Reads the model only.
+ *
+ * Each cell is one word, so that awk and sort can have it too. Long names are cut in the middle, and told apart.
+ */
+#include "fs/jobs_table.h"
+
+#include <inttypes.h>
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+#include <wchar.h>
+
+enum {
+	TABLE_WIDTH = 80, /* columns at most */
+	STATE_WIDTH = 9, /* aborting? */
+	RATE_WIDTH = 7,
+	LEFT_WIDTH = 6,
+	BAR_WIDTH = 8, /* without its brackets */
+	HASH_DIGITS = 4,
+};
+
+/* A name as it is, as one word, and as it is shown. */
+struct name {
+	const char *name;
+	char *word, *shown;
+};
+
+struct table {
+	const struct disk **disks; /* with a live job: one a line */
+	struct name *domains, *names; /* of their domains, and their own */
+	size_t count, room;
+	size_t domain_width, disk_width, type_width;
+};
+
+/* --- names --- */
+
+/* How many columns the character at @at takes, and how long it is. */
+static size_t width_of(const char *at, size_t *length)
+{
+	mbstate_t state = { 0 };
+	wchar_t character;
+	size_t bytes = mbrtowc(&character, at, strlen(at), &state);
+	int width = bytes + 1 > 1 && bytes < (size_t)-2 ? wcwidth(character) : -1;
+
+	*length = bytes + 1 > 1 && bytes < (size_t)-2 ? bytes : 1;
+	return width < 0 ? 1 : (size_t)width;
+}
+
+static size_t text_width(const char *text)
+{
+	size_t width = 0, length;
+
+	for (; *text; text += length)
+		width += width_of(text, &length);
+	return width;
+}
+
+/* The bytes of @text that fit into so many columns from its beginning on. */
+static size_t head_bytes(const char *text, size_t columns)
+{
+	size_t bytes = 0, length;
+
+	while (text[bytes]) {
+		size_t width = width_of(text + bytes, &length);
+
+		if (width > columns)
+			break;
+		columns -= width;
+		bytes += length;
+	}
+	return bytes;
+}
+
+static const char *tail(const char *text, size_t columns)
+{
+	size_t length;
+
+	while (*text && text_width(text) > columns) {
+		width_of(text, &length);
+		text += length;
+	}
+	return text;
+}
+
+/* A name as one word that a terminal may show. */
+static char *word_of(const char *name)
+{
+	struct text *safe = text_new(), *word = text_new();
+	char *copy;
+
+	text_put_safe(safe, name, strlen(name));
+	for (const char *at = text_bytes(safe); *at; at++)
+		if (*at == ' ')
+			text_puts(word, "\\x20");
+		else
+			text_append(word, at, 1);
+	copy = strdup(text_bytes(word));
+	text_free(safe);
+	text_free(word);
+	return copy;
+}
+
+static char *cut(const char *word, const char *end, size_t columns)
+{
+	size_t left = columns - 1 - text_width(end);
+	char *result;
+
+	if (asprintf(&result, "%.*s…%s", (int)head_bytes(word, left), word, end) < 0)
+		abort();
+	return result;
+}
+
+/* FNV-1a, as far as it is shown. */
+static char *cut_with_hash(const char *word, size_t columns)
+{
+	uint32_t hash = 2166136261;
+	char digits[HASH_DIGITS + 1];
+
+	for (const char *at = word; *at; at++)
+		hash = (hash ^ (unsigned char)*at) * 16777619;
+	snprintf(digits, sizeof(digits), "%0*x", HASH_DIGITS, (hash ^ hash >> 16) & 0xffff);
+	return cut(word, digits, columns);
+}
+
+/* The middle goes: names of a kind differ at the end. */
+static char *cut_middle(const char *word, size_t columns)
+{
+	return cut(word, tail(word, (columns - 1) / 2), columns);
+}
+
+static int compare_shown(const void *a, const void *b)
+{
+	const struct name *const *one = a, *const *other = b;
+
+	return strcmp((*one)->shown, (*other)->shown);
+}
+
+static void tell_apart(struct name *name, size_t columns)
+{
+	char *hashed = cut_with_hash(name->word, columns);
+
+	free(name->shown);
+	name->shown = hashed;
+}
+
+/* Cuts what is wider than so many columns, each name as its own neighbour in the alphabet does not. */
+static void cut_names(struct name *names, size_t count, size_t columns)
+{
+	struct name **sorted = calloc(count + 1, sizeof(struct name *));
+	size_t same;
+
+	if (!sorted)
+		abort();
+	for (size_t i = 0; i < count; i++) {
+		names[i].shown = text_width(names[i].word) > columns
+					 ? cut_middle(names[i].word, columns)
+					 : strdup(names[i].word);
+		sorted[i] = &names[i];
+	}
+	qsort(sorted, count, sizeof(struct name *), compare_shown);
+	for (size_t i = 0; i < count; i += same) {
+		bool alike = false;
+
+		for (same = 1; i + same < count && !compare_shown(&sorted[i], &sorted[i + same]);
+		     same++)
+			alike |= strcmp(sorted[i]->name, sorted[i + same]->name) != 0;
+		for (size_t j = i; alike && j < i + same; j++)
+			tell_apart(sorted[j], columns);
+	}
+	free(sorted);
+}
+
+/* --- rows --- */
+
+static void collect(struct table *table, const struct model *model)
+{
+	const struct domain *domain;
+	const struct disk *disk;
+
+	DL_FOREACH(model->domains, domain) {
+		DL_FOREACH(domain->disks, disk) {
+			if (!disk_is_busy(disk))
+				continue;
+			if (table->count == table->room) {
+				table->room = 2 * table->room + 8;
+				table->disks =
+					realloc(table->disks, table->room * sizeof(*table->disks));
+				if (!table->disks)
+					abort();
+			}
+			table->disks[table->count++] = disk;
+		}
+	}
+}
+
+/* What the names may take: all that the other columns leave, and if that is not enough a bit more for the domain than for the disk. */
+static void share_width(struct table *table)
+{
+	size_t others = table->type_width + 1 + STATE_WIDTH + 1 + BAR_WIDTH + 2 + 1 +
+			strlen("100%") + 1 + RATE_WIDTH + 1 + LEFT_WIDTH;
+	size_t room = TABLE_WIDTH - others - 2, half = room * 6 / 13;
+
+	if (table->domain_width + table->disk_width <= room)
+		return;
+	if (table->disk_width > half)
+		table->disk_width =
+			table->domain_width < room - half ? room - table->domain_width : half;
+	table->domain_width = room - table->disk_width;
+}
+
+static void widen(size_t *width, const char *word)
+{
+	size_t wanted = text_width(word);
+
+	if (wanted > *width)
+		*width = wanted;
+}
+
+static void name_rows(struct table *table)
+{
+	table->domains = calloc(table->count + 1, sizeof(*table->domains));
+	table->names = calloc(table->count + 1, sizeof(*table->names));
+	if (!table->domains || !table->names)
+		abort();
+	for (size_t i = 0; i < table->count; i++) {
+		const struct disk *disk = table->disks[i];
+
+		table->domains[i].name = disk->domain->name;
+		table->domains[i].word = word_of(disk->domain->name);
+		table->names[i].name = disk->name;
+		table->names[i].word = word_of(disk->name);
+		widen(&table->domain_width, table->domains[i].word);
+		widen(&table->disk_width, table->names[i].word);
+		widen(&table->type_width, disk->job->type);
+	}
+	share_width(table);
+	cut_names(table->domains, table->count, table->domain_width);
+	cut_names(table->names, table->count, table->disk_width);
+}
+
+static void table_clear(struct table *table)
+{
+	for (size_t i = 0; i < table->count; i++) {
+		free(table->domains[i].word);
+		free(table->domains[i].shown);
+		free(table->names[i].word);
+		free(table->names[i].shown);
+	}
+	free(table->domains);
+	free(table->names);
+	free(table->disks);
+}
+
+/* --- cells --- */
+
+static void put_left(struct text *out, const char *word, size_t width)
+{
+	size_t used = text_width(word);
+
+	text_puts(out, word);
+	for (; used <= width; used++)
+		text_puts(out, " ");
+}
+
+static int percent(const struct job *job)
+{
+	int64_t cur, end;
+
+	job_progress(job, &cur, &end);
+	return end > 0 ? (int)((double)cur * 100 / (double)end) : 0;
+}
+
+static void put_bar(struct text *out, int done)
+{
+	int full = done * BAR_WIDTH / 100;
+
+	text_puts(out, "[");
+	for (int i = 0; i < BAR_WIDTH; i++)
+		text_puts(out, i < full ? "#" : ".");
+	text_printf(out, "] %3d%% ", done);
+}
+
+/* At most RATE_WIDTH columns: "9.8M/s", "1023M/s". */
+static void put_rate(struct text *out, const struct job *job)
+{
+	static const char units[] = "BKMGTP";
+	int64_t rate = job->rate;
+	struct text *word = text_new();
+	size_t unit = 0;
+
+	while (rate >= 10240 && units[unit + 1]) {
+		rate /= 1024;
+		unit++;
+	}
+	if (rate >= 1024 && units[unit + 1])
+		text_printf(word, "%d.%d%c/s", (int)(rate / 1024), (int)(rate % 1024 * 10 / 1024),
+			    units[unit + 1]);
+	else if (rate > 0)
+		text_printf(word, "%d%c/s", (int)rate, units[unit]);
+	else
+		text_puts(word, "-");
+	text_printf(out, "%*s ", RATE_WIDTH, text_bytes(word));
+	text_free(word);
+}
+
+/* At most LEFT_WIDTH columns: "59m59s", "23h59m", "99d23h". */
+static void put_left_time(struct text *out, int64_t seconds)
+{
+	enum { MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR };
+	char word[32] = "-";
+
+	if (seconds >= 100 * DAY)
+		snprintf(word, sizeof(word), ">99d");
+	else if (seconds >= DAY)
+		snprintf(word, sizeof(word), "%dd%02dh", (int)(seconds / DAY),
+			 (int)(seconds % DAY / HOUR));
+	else if (seconds >= HOUR)
+		snprintf(word, sizeof(word), "%dh%02dm", (int)(seconds / HOUR),
+			 (int)(seconds % HOUR / MINUTE));
+	else if (seconds >= MINUTE)
+		snprintf(word, sizeof(word), "%dm%02ds", (int)(seconds / MINUTE),
+			 (int)(seconds % MINUTE));
+	else if (seconds >= 0)
+		snprintf(word, sizeof(word), "%ds", (int)seconds);
+	text_printf(out, "%*s\n", LEFT_WIDTH, word);
+}
+
+static void put_row(struct text *out, const struct table *table, size_t row)
+{
+	const struct disk *disk = table->disks[row];
+	char state[16];
+
+	/* The mark: QEMU has not answered lately, and these are its last figures. */
+	snprintf(state, sizeof(state), "%s%s", disk_status(disk),
+		 domain_is_late(disk->domain) ? "?" : "");
+	put_left(out, table->domains[row].shown, table->domain_width);
+	put_left(out, table->names[row].shown, table->disk_width);
+	put_left(out, disk->job->type, table->type_width);
+	put_left(out, state, STATE_WIDTH);
+	put_bar(out, percent(disk->job));
+	put_rate(out, disk->job);
+	put_left_time(out, job_eta(disk->job));
+}
+
+static void put_header(struct text *out, const struct table *table)
+{
+	put_left(out, "DOMAIN", table->domain_width);
+	put_left(out, "DISK", table->disk_width);
+	put_left(out, "TYPE", table->type_width);
+	put_left(out, "STATE", STATE_WIDTH);
+	put_left(out, "PROGRESS", BAR_WIDTH + 2 + strlen(" 100%"));
+	text_printf(out, "%*s %*s\n", RATE_WIDTH, "RATE", LEFT_WIDTH, "LEFT");
+}
+
+static void put_table(struct text *out, const struct model *model)
+{
+	struct table table = {
+		.domain_width = strlen("DOMAIN"),
+		.disk_width = strlen("DISK"),
+		.type_width = strlen("TYPE"),
+	};
+
+	collect(&table, model);
+	name_rows(&table);
+	put_header(out, &table);
+	for (size_t i = 0; i < table.count; i++)
+		put_row(out, &table, i);
+	table_clear(&table);
+}
+
+void show_jobs(const struct place *place, struct text *out)
+{
+	/* How wide a character is only a locale knows; the daemon's own may be none of UTF-8. */
+	locale_t locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL), before = NULL;
+
+	if (locale)
+		before = uselocale(locale);
+	put_table(out, place->model);
+	if (!locale)
+		return;
+	uselocale(before);
+	freelocale(locale);
+}

@@ -1,0 +1,98 @@
+/*
+ * Fresh figures of every live job under the mount, for who wants to see them side by side: one query a domain, shared with whoever else
+ * asks. Nobody waits long here for a QEMU that hangs: then its last figures have to do.
+ */
+#include <stdlib.h>
+#include <utlist.h>
+#include "jobs/domain_link.h"
+
+struct round {
+	uv_timer_t timer;
+	struct model *model;
+	uint64_t op;
+	size_t asked; /* ops on disks that are not over */
+	bool over, closed;
+};
+
+static void free_if_done(struct round *round)
+{
+	if (round->closed && !round->asked)
+		free(round);
+}
+
+static void timer_closed(uv_handle_t *handle)
+{
+	struct round *round = handle->data;
+
+	round->closed = true;
+	free_if_done(round);
+}
+
+static void finish_round(struct round *round)
+{
+	struct op *op = op_find(round->model, round->op);
+
+	if (round->over)
+		return;
+	round->over = true;
+	uv_close((uv_handle_t *)&round->timer, timer_closed);
+	if (op)
+		op_complete(op, 0);
+}
+
+static void patience_over(uv_timer_t *timer)
+{
+	finish_round(timer->data);
+}
+
+/* Answered or not: what is known is shown. */
+static void one_is_fresh(struct op *op, int status, void *data)
+{
+	struct round *round = data;
+
+	if (--round->asked == 0)
+		finish_round(round);
+	free_if_done(round);
+}
+
+/* One job tells of all of its domain: there is one query for them. */
+static void ask_domain(struct round *round, struct domain *domain, const struct who *by)
+{
+	struct target target = { .model = round->model };
+
+	DL_FOREACH(domain->disks, target.disk) {
+		if (!job_is_live(target.disk->job) || target.disk->job->phase >= JOB_CONCLUDED)
+			continue;
+		round->asked++;
+		disk_refresh(op_new(&target, by, one_is_fresh, round));
+		return;
+	}
+}
+
+void model_refresh(struct op *op)
+{
+	struct round *round = calloc(1, sizeof(*round));
+	struct who by = op->by;
+	struct domain *domain;
+
+	if (!round)
+		abort();
+	round->model = op->target.model;
+	round->op = op->id;
+	round->asked = 1; /* nothing is over before all were asked */
+	uv_timer_init(round->model->loop, &round->timer);
+	round->timer.data = round;
+	uv_timer_start(&round->timer, patience_over, REFRESH_ALL_MS, 0);
+	DL_FOREACH(round->model->domains, domain)
+		if (!domain_is_late(domain))
+			ask_domain(round, domain, &by);
+	one_is_fresh(NULL, 0, round);
+}
+
+bool domain_is_late(const struct domain *domain)
+{
+	const struct domain_link *link = domain->link;
+
+	return !link->ready || (link->refreshing && uv_hrtime() - link->refresh_sent_ns >=
+							    REFRESH_ALL_MS * (uint64_t)1000000);
+}
