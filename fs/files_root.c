@@ -11,6 +11,8 @@ static const char readme[] =
 	"domains/<domain>/                 one machine, or one image that is not in use\n"
 	"    address  state                where its monitor is; how the link and the machine are\n"
 	"    group                         one command for several disks: vda vdb: pivot\n"
+	"    allow                         the commands that other users have, once it is theirs:\n"
+	"                                  chown -R USER domains/<domain>\n"
 	"    error                         why the last thing asked of it failed\n"
 	"    disks/<disk>/\n"
 	"        pull                      start: populate the disk from its backing chain\n"

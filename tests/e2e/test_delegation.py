@@ -186,6 +186,45 @@ def test_it_lasts(one, overlay, how):
     assert one.disk.wait() == "completed"
 
 
+@pytest.mark.quick
+def test_it_ends_with_the_domain(one, storage_daemon, overlay):
+    """What another domain of that name is, it has not been delegated; nor may a user attach one."""
+    qemu = storage_daemon("other", blockdev("disk0", overlay("other")))
+    new = os.path.join(one.mount.path, "domains", "new")
+    assert errno_of(run_as, USER, os.mkdir, new) == "EACCES"
+    for _ in range(2):
+        os.mkdir(new)
+        domain = one.mount.domain("new")
+        assert {owner(path)[:2] for path in everything(new)} == {(0, 0)}
+        assert domain.read("allow") == one.mount.domain("vm").read("allow")
+        write(f"{new}/address", f"unix:{qemu.socket}\n")
+        wait_for(lambda: domain.connected and domain.disks() == ["disk0"])
+        assert owner(f"{new}/disks/disk0/pull") == (0, 0, 0o644)
+        give(new, USER)
+        write(f"{new}/allow", "none\n")
+        assert errno_of(run_as, USER, write, f"{new}/address", "unix:/nowhere\n") == "EPERM"
+        assert errno_of(run_as, USER, os.rmdir, new) in ("EACCES", "EPERM")
+        os.rmdir(new)
+
+
+@pytest.mark.quick
+def test_a_folder_that_is_closed_is_closed_at_once(one):
+    """The kernel remembers folders for a moment: not who may enter them."""
+    give(one.mount.domain("vm").path, USER)
+    path = one.disk / "status"
+    for _ in range(3):
+        assert run_as(USER, read, path) == "idle\n"
+        assert run_as(OTHER, read, path) == "idle\n"
+        run_as(USER, os.chmod, one.disk.path, 0o700)
+        assert errno_of(run_as, OTHER, read, path) == "EACCES"
+        assert run_as(USER, read, path) == "idle\n"
+        os.chown(one.disk.path, OTHER, OTHER)
+        assert errno_of(run_as, USER, read, path) == "EACCES"
+        assert run_as(OTHER, read, path) == "idle\n"
+        os.chown(one.disk.path, USER, USER)
+        os.chmod(one.disk.path, 0o755)
+
+
 # --- the opener counts ---
 
 @pytest.mark.quick

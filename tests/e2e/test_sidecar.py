@@ -12,7 +12,7 @@ import pytest
 
 import sidecar
 from qemu import blockdev
-from system import detach, wait_for
+from system import ROOT, detach, mount_lines, wait_for
 from users import OTHER, USER, give, needs_users, run_as, write
 
 CAN_UNSHARE = not subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], user=USER, group=USER, extra_groups=[],
@@ -178,6 +178,25 @@ def test_a_restart_keeps_it(host, kind, shared):
     inside("write", f"{disk}/abort", "\n")
     assert inside("read", f"{disk}/status") == "cancelled\n"
     detach(f"{shared}/domain")
+
+
+def test_the_script_of_the_docs(host, folder, shared, cleanup):
+    """`give` of docs/sidecar.md, as it stands there, but for where the tree is; twice, as after a restart."""
+    with open(os.path.join(ROOT, "docs", "sidecar.md")) as docs:
+        script = "".join(line[4:] for line in docs.read().partition("    #!/bin/sh -e\n")[2].partition("\n\n")[0].splitlines(True))
+    script = script.replace("top=/run/blockjobs", f"top={folder}/top")
+    assert "mount --bind" in script and f"{folder}/top" in script
+    os.makedirs(f"{folder}/top/share")
+    os.symlink(host.tree.path, f"{folder}/top/tree")
+    os.symlink(shared, f"{folder}/top/share/web1")
+    give(host.domain.path, 0)
+    cleanup(detach, f"{shared}/domain")
+    for _ in range(2):
+        subprocess.run(["sh", "-e", "-c", script, "give", "web1", str(USER)], check=True)
+        assert len(mount_lines(f"{shared}/domain")) == 1
+    inside = host.enter(sidecar.unshare, shared)
+    inside("write", "/mnt/domain/disks/disk0/pull", "\n")
+    assert inside("read", "/mnt/domain/disks/disk0/wait") == "completed\n"
 
 
 @pytest.mark.quick
