@@ -61,9 +61,10 @@ static bool check_words(struct op *op, const struct command *command)
 		op_refuse_at(op, -EINVAL, granularity->offset, granularity->length,
 			     "granularity is a power of 2 from 512 to 64M");
 	else if (is_deadly(command))
-		op_refuse(op, -EINVAL,
-			  "QEMU could crash: with shallow or reuse a granularity of 8K or more goes "
-			  "with a buf-size up to 64M, one of 64K with up to 512M");
+		op_refuse(
+			op, -EINVAL,
+			"QEMU could crash: with shallow or reuse a granularity of 8K or more goes "
+			"with a buf-size up to 64M, one of 64K with up to 512M");
 	else if (mode && !qmp_has(features, QMP_HAS_MIRROR_COPY_MODE))
 		op_refuse_at(op, -EOPNOTSUPP, mode->offset, mode->length,
 			     "this QEMU does not know %s",
