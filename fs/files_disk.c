@@ -215,6 +215,31 @@ static const struct key backup_keys[] = {
 	{ 0 },
 };
 
+static const struct key snapshot_keys[] = {
+	{
+		.name = "file",
+		.kind = KEY_TEXT,
+		.required = true,
+		.shown = "PATH",
+		.help = "the overlay; a relative path is one from the active image's folder, and "
+			"its header then names the active image in the same way",
+	},
+	{
+		.name = "format",
+		.kind = KEY_TEXT,
+		.shown = "FORMAT",
+		.help = "of the overlay; by default qcow2",
+	},
+	{
+		.name = "reuse",
+		.kind = KEY_FLAG,
+		.help = "the overlay is there already, with nothing in it, and its header names "
+			"the active image",
+	},
+	START_KEYS,
+	{ 0 },
+};
+
 static const struct key speed_keys[] = {
 	{
 		.name = "speed",
@@ -423,6 +448,15 @@ const struct file disk_files[] = {
 		.keys = backup_keys,
 		.help = "Writes the disk as it is now to another file, whatever the guest writes "
 			"meanwhile.",
+	},
+	{
+		.name = "snapshot",
+		.mode = S_IFREG | 0644,
+		.topic = TOPIC_FIXED,
+		.write = disk_snapshot,
+		.keys = snapshot_keys,
+		.help = "Puts a new overlay on top of the disk, at once: what the guest writes "
+			"from then on goes there.",
 	},
 	{
 		.name = "speed",

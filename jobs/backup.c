@@ -23,6 +23,7 @@ struct backup {
 	size_t bitmap_offset, bitmap_length; /* of its word */
 	bool dry_run;
 	struct model *model;
+	struct domain *domain;
 	uint64_t op, generation; /* who waits, and for which chain */
 	char target_node[NODE_NAME_BYTES];
 	time_t since_s; /* when the file began to be made */
@@ -131,7 +132,7 @@ static void answered(void *data, const struct qmp_error *error)
 	if (error && (error->code == -EREMOTEIO || error->code == -EAGAIN)) {
 		backup->code = error->code;
 		backup->reason = strdup(error->text);
-		make_image_undo(backup->model, backup->arguments.target, backup->since_s, refused,
+		make_image_undo(backup->domain, backup->arguments.target, backup->since_s, refused,
 				backup);
 		return;
 	}
@@ -152,7 +153,7 @@ static void image_made(void *data, const struct qmp_error *error)
 		op = find_op(backup);
 	if (!op || error) {
 		if (!error)
-			make_image_undo(backup->model, backup->arguments.target, backup->since_s,
+			make_image_undo(backup->domain, backup->arguments.target, backup->since_s,
 					NULL, NULL);
 		backup_free(backup);
 		return;
@@ -246,6 +247,7 @@ static struct backup *backup_new(const struct op *op, const struct command *comm
 	backup->dry_run = command_flag(command, "dry-run");
 	backup->model = op->target.model;
 	backup->op = op->id;
+	backup->domain = op->target.disk->domain;
 	backup->bitmap_offset = bitmap ? bitmap->offset : 0;
 	backup->bitmap_length = bitmap ? bitmap->length : 0;
 	backup->arguments = (struct qmp_backup){

@@ -31,6 +31,8 @@ struct disk {
 	const char *told_status; /* the word of `status` when TOPIC_STATUS last changed */
 	struct event_log log;
 	struct op *ops; /* what is in flight on this disk */
+	bool going_over_sent; /* QEMU has been told to put an overlay on it, and has not answered */
+	bool going_over; /* an overlay is being put on it, or may have been: its chain is not known for certain */
 	bool listed; /* QEMU's last layout has it (jobs/inventory.c) */
 	struct disk *prev, *next;
 };
@@ -64,6 +66,7 @@ void disk_pull(struct op *op, const struct command *command);
 void disk_commit(struct op *op, const struct command *command);
 void disk_copy(struct op *op, const struct command *command);
 void disk_backup(struct op *op, const struct command *command);
+void disk_snapshot(struct op *op, const struct command *command);
 void disk_pivot(struct op *op, const struct command *command);
 void disk_finish(struct op *op, const struct command *command);
 void disk_speed(struct op *op, const struct command *command);

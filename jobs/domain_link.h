@@ -148,6 +148,8 @@ void sync_free(struct domain_link *link);
 /* --- inventory.c --- */
 /* Takes the chains out of @layout; its disks keep their names. */
 void inventory_merge(struct domain *domain, struct qmp_layout *layout);
+/* The disk has a new active image, @overlay, whose strings it takes; @file_node: what that lies on, NULL: not known. */
+void disk_take_overlay(struct disk *disk, struct qmp_image *overlay, const char *file_node);
 /* The disk that a job id of ours was made for, by the name in it; NULL: none, or not ours. */
 struct disk *domain_disk_of_job_id(struct domain *domain, const char *job_id);
 /* The disk that an entry of the layout is; NULL: not known. */

@@ -1,6 +1,7 @@
 /*
  * The disks of a domain, merged from QEMU's layout: which are new, which are gone, whose chain has changed. A disk is recognised by its
- * guest device, its drive or its node, in this order, so that it stays the same through pivots, snapshots and reconnects.
+ * guest device, its drive or its node, in this order, so that it stays the same through pivots, snapshots and reconnects
+ * (jobs/identity.c).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
 #include "jobs/history.h"
+#include "jobs/identity.h"
 
 enum {
 	DISKS_MAX =
@@ -55,41 +57,9 @@ void disk_remove(struct disk *disk)
 	history_unplugged(disk);
 	model->watcher->removed(model->watcher_data, domain, disk);
 	DL_DELETE(domain->disks, disk);
+	identity_forget(disk);
 	disk_free(disk);
 	domain_changed(domain, TOPIC_LISTING);
-}
-
-/* The name as a user knows it, and with its kind in front: two kinds of names are never taken for the same. */
-static const char *info_name(const struct qmp_disk_info *info, const char **kind)
-{
-	if (info->qdev) {
-		*kind = "device";
-		return info->qdev;
-	}
-	*kind = info->device && *info->device ? "drive" : "node";
-	return info->device && *info->device ? info->device : info->node;
-}
-
-static char *info_identity(const struct qmp_disk_info *info)
-{
-	const char *kind, *name = info_name(info, &kind);
-	char *identity;
-
-	if (asprintf(&identity, "%s %s", kind, name) < 0)
-		abort();
-	return identity;
-}
-
-struct disk *domain_disk_of_info(struct domain *domain, const struct qmp_disk_info *info)
-{
-	char *identity = info_identity(info);
-	struct disk *disk;
-
-	DL_FOREACH(domain->disks, disk)
-		if (!strcmp(disk->identity, identity))
-			break;
-	free(identity);
-	return disk;
 }
 
 struct disk *domain_find_disk(struct domain *domain, const char *name)
@@ -121,22 +91,6 @@ struct disk *domain_disk_of_job_id(struct domain *domain, const char *job_id)
 		if (job_id_read(job_id, disk->name, &by))
 			return disk;
 	return NULL;
-}
-
-/* Another disk has the name already: a drive called as a device's id is. The kind is put behind it. */
-static char *free_name(struct domain *domain, const struct qmp_disk_info *info)
-{
-	const char *kind, *wanted = info_name(info, &kind);
-	char *name = source_escape_name(wanted), *other;
-
-	if (!domain_find_disk(domain, name))
-		return name;
-	free(name);
-	if (asprintf(&other, "%s (%s)", wanted, kind) < 0)
-		abort();
-	name = source_escape_name(other);
-	free(other);
-	return name;
 }
 
 /* --- chains --- */
@@ -172,17 +126,41 @@ static void take_chain(struct disk *disk, struct qmp_disk_info *info)
 	info->depth = 0;
 }
 
-static void update_disk(struct disk *disk, struct qmp_disk_info *info)
+static void chain_changed(struct disk *disk)
 {
-	bool changed = chain_differs(disk, info);
-
-	take_chain(disk, info); /* node names may differ where paths do not */
-	if (!changed)
-		return;
 	disk->generation++;
 	history_keep_generation(disk);
 	disk_changed(disk, TOPIC_CHAIN);
 	event_chain_changed(disk);
+}
+
+static void update_disk(struct disk *disk, struct qmp_disk_info *info)
+{
+	bool changed = chain_differs(disk, info);
+
+	identity_follow(disk, info->node);
+	if (!disk->going_over_sent)
+		disk->going_over = false; /* whether it did is seen now */
+	take_chain(disk, info); /* node names may differ where paths do not */
+	if (changed)
+		chain_changed(disk);
+}
+
+void disk_take_overlay(struct disk *disk, struct qmp_image *overlay, const char *file_node)
+{
+	struct qmp_image *chain = calloc(disk->depth + 1, sizeof(*chain));
+
+	if (!chain)
+		abort();
+	chain[0] = *overlay;
+	memcpy(chain + 1, disk->chain, disk->depth * sizeof(*chain));
+	free(disk->chain);
+	disk->chain = chain;
+	disk->depth++;
+	free(disk->file_node);
+	disk->file_node = file_node ? strdup(file_node) : NULL;
+	identity_follow(disk, chain[0].node);
+	chain_changed(disk);
 }
 
 /* Once, not at every look. */
@@ -206,8 +184,8 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	if (!disk)
 		abort();
 	disk->domain = domain;
-	disk->name = free_name(domain, info);
-	disk->identity = info_identity(info);
+	disk->name = identity_folder_name(domain, info);
+	disk->identity = identity_of_info(info);
 	stamps_init(disk->stamps);
 	take_chain(disk, info);
 	if (domain_find_disk(domain, disk->name))
@@ -226,6 +204,14 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	event_plain(domain, disk, "disk-added", NULL);
 }
 
+static struct disk *list_once(struct disk *disk)
+{
+	if (!disk || disk->listed)
+		return NULL;
+	disk->listed = true;
+	return disk;
+}
+
 /* Which of the domain's disks the entries are, NULL: a new one. Of two that are the same disk only the first counts. */
 static struct disk **find_known(struct domain *domain, const struct qmp_layout *layout,
 				size_t count)
@@ -236,13 +222,11 @@ static struct disk **find_known(struct domain *domain, const struct qmp_layout *
 		abort();
 	DL_FOREACH(domain->disks, disk)
 		disk->listed = false;
-	for (size_t i = 0; i < count; i++) {
-		known[i] = domain_disk_of_info(domain, &layout->disks[i]);
-		if (known[i] && known[i]->listed)
-			known[i] = NULL;
-		else if (known[i])
-			known[i]->listed = true;
-	}
+	for (size_t i = 0; i < count; i++)
+		known[i] = list_once(identity_find(domain, &layout->disks[i]));
+	for (size_t i = 0; i < count; i++)
+		if (!known[i])
+			known[i] = list_once(identity_find_below(domain, &layout->disks[i]));
 	return known;
 }
 
@@ -270,7 +254,7 @@ void inventory_merge(struct domain *domain, struct qmp_layout *layout)
 	for (size_t i = 0; i < count; i++) {
 		if (known[i])
 			update_disk(known[i], &layout->disks[i]);
-		else if (!domain_disk_of_info(domain, &layout->disks[i]))
+		else if (!identity_find(domain, &layout->disks[i]))
 			add_disk(domain, &layout->disks[i]);
 	}
 	free(known);

@@ -67,7 +67,7 @@ static void taken_away(void *data)
 	uv_close((uv_handle_t *)&making->timer, timer_closed);
 }
 
-static void undo_start(struct model *model, const char *path, time_t since_s, bool only_empty,
+static void undo_start(struct domain *domain, const char *path, time_t since_s, bool only_empty,
 		       void (*removed)(void *data), void *data);
 
 /* It is over. The file goes if it was made in vain. */
@@ -86,7 +86,7 @@ static void end(struct making *making, const struct qmp_error *error)
 	}
 	making->code = error ? error->code : -ETIMEDOUT;
 	making->reason = strdup(error ? error->text : "");
-	undo_start(making->domain->model, making->image.path, making->since_s, !making->file_made,
+	undo_start(making->domain, making->image.path, making->since_s, !making->file_made,
 		   taken_away, making);
 }
 
@@ -215,6 +215,12 @@ static void run_qemu_img(struct making *making, int fd)
 	program_run_on(model->loop, arguments, fd, formatted, slip_new(making));
 }
 
+static void format_by_qemu(struct making *making)
+{
+	making->by_qemu = true;
+	send_step(making);
+}
+
 static void opened(uv_work_t *work, int status)
 {
 	struct opening *opening = work->data;
@@ -225,8 +231,7 @@ static void opened(uv_work_t *work, int status)
 	if (making && opening->fd >= 0) {
 		run_qemu_img(making, opening->fd);
 	} else if (making && opening->fd == -ENOENT) {
-		making->by_qemu = true;
-		send_step(making);
+		format_by_qemu(making); /* QEMU has a root folder of its own */
 	} else if (making) {
 		if (asprintf(&text, "%s, made by QEMU, cannot be written to by blockjobfs: %s",
 			     opening->path, strerror(-opening->fd)) < 0)
@@ -268,6 +273,8 @@ static void end_known(void *data, const struct qmp_error *error)
 	making->file_made = making->file_made || !error;
 	if (error || making->told || last)
 		end(making, error);
+	else if (domain_is_remote(making->domain))
+		format_by_qemu(making);
 	else
 		open_file(making);
 }
@@ -350,7 +357,7 @@ struct undo {
 	uv_work_t work;
 	char *path;
 	time_t since_s;
-	bool only_empty;
+	bool only_empty, remote;
 	void (*removed)(void *data);
 	void *data;
 };
@@ -361,7 +368,7 @@ static void undo(uv_work_t *work)
 	struct undo *undo = work->data;
 	struct stat status;
 
-	if (lstat(undo->path, &status) == 0 && S_ISREG(status.st_mode) &&
+	if (!undo->remote && lstat(undo->path, &status) == 0 && S_ISREG(status.st_mode) &&
 	    status.st_ctim.tv_sec >= undo->since_s && (!undo->only_empty || !status.st_size))
 		unlink(undo->path);
 }
@@ -376,25 +383,26 @@ static void undone(uv_work_t *work, int status)
 	free(undo);
 }
 
-static void undo_start(struct model *model, const char *path, time_t since_s, bool only_empty,
+static void undo_start(struct domain *domain, const char *path, time_t since_s, bool only_empty,
 		       void (*removed)(void *data), void *data)
 {
 	struct undo *job = malloc(sizeof(*job));
 
 	if (!job)
 		abort();
-	*job = (struct undo){ .path = strdup(path),
+	*job = (struct undo){ .remote = domain_is_remote(domain),
+			      .path = strdup(path),
 			      .since_s = since_s,
 			      .only_empty = only_empty,
 			      .removed = removed,
 			      .data = data };
 	job->work.data = job;
-	if (uv_queue_work(model->loop, &job->work, undo, undone))
+	if (uv_queue_work(domain->model->loop, &job->work, undo, undone))
 		abort(); /* only for a NULL function */
 }
 
-void make_image_undo(struct model *model, const char *path, time_t since_s,
+void make_image_undo(struct domain *domain, const char *path, time_t since_s,
 		     void (*removed)(void *data), void *data)
 {
-	undo_start(model, path, since_s, false, removed, data);
+	undo_start(domain, path, since_s, false, removed, data);
 }

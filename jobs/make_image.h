@@ -26,9 +26,9 @@ void make_image_link_lost(struct domain *domain);
 
 /*
  * Takes away an image that was made for a command which then was refused, and calls @removed (may be NULL). Only a plain file that has
- * changed since @since_s (wall clock) is removed.
+ * changed since @since_s (wall clock) is removed, and nothing on another host.
  */
-void make_image_undo(struct model *model, const char *path, time_t since_s,
+void make_image_undo(struct domain *domain, const char *path, time_t since_s,
 		     void (*removed)(void *data), void *data);
 
 #endif

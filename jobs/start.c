@@ -102,7 +102,7 @@ static bool has_features(struct op *op, const enum qmp_feature *needed, size_t c
 }
 
 /* A command that was made for the chain as it was must not be carried out on another. */
-static bool is_generation(struct op *op, const struct word *wanted)
+bool start_is_generation(struct op *op, const struct word *wanted)
 {
 	const struct disk *disk = op->target.disk;
 
@@ -128,7 +128,7 @@ bool start_may_continue(struct op *op, const struct command *command,
 			const enum qmp_feature *needed, size_t count)
 {
 	return can_be_told(op, needed, count) &&
-	       is_generation(op, command_word(command, "generation"));
+	       start_is_generation(op, command_word(command, "generation"));
 }
 
 bool start_may(struct op *op, const enum qmp_feature *needed, size_t count)
@@ -137,6 +137,11 @@ bool start_may(struct op *op, const enum qmp_feature *needed, size_t count)
 
 	if (!can_be_told(op, needed, count))
 		return false;
+	if (disk->going_over) {
+		op_refuse(op, -EBUSY,
+			  "the disk is getting an overlay, and QEMU has not answered yet");
+		return false;
+	}
 	if (disk_is_busy(disk)) {
 		op_refuse(op, -EBUSY, "the disk has a live job: %s, %s", disk->job->id,
 			  disk_status(disk));
@@ -149,7 +154,8 @@ bool start_may_command(struct op *op, const struct command *command, const enum 
 		       size_t count)
 {
 	return start_may(op, needed, count) &&
-	       is_generation(op, command_word(command, "generation")) && deadline_read(op, command);
+	       start_is_generation(op, command_word(command, "generation")) &&
+	       deadline_read(op, command);
 }
 
 struct job *start_register(struct op *op, const char *type, int64_t speed)

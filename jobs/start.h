@@ -9,10 +9,13 @@
 #include "qmp/schema.h"
 
 struct command;
+struct word;
 struct job;
 
 /* Refuses @op, and returns false, if no job can be started on its disk now, or if QEMU does not know one of the @count features. */
 bool start_may(struct op *op, const enum qmp_feature *needed, size_t count);
+/* Refuses @op, and returns false, if @wanted, the word `generation=` or NULL, says another one than the chain's. */
+bool start_is_generation(struct op *op, const struct word *wanted);
 /* The same at the beginning of a command: also looks at `generation=`. */
 bool start_may_command(struct op *op, const struct command *command, const enum qmp_feature *needed,
 		       size_t count);

@@ -17,6 +17,7 @@
  */
 #define NODE_OF_TARGET	"bjfs-to-"
 #define NODE_OF_OVERLAY "bjfs-on-"
+#define NODE_OF_FILE	"bjfs-fi-"
 enum {
 	NODE_NAME_BYTES = 32, /* QEMU's limit, with the NUL */
 };
