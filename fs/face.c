@@ -26,6 +26,7 @@ static void removed(void *data, struct domain *domain, struct disk *disk)
 	struct place place = { .model = face->model, .domain = domain, .disk = disk };
 	uint64_t generation = node_generation(&face->nodes, &place);
 
+	open_files_leave(&face->files, node_id(&place));
 	nodes_remove(&face->nodes, domain, disk);
 	face->changed = true;
 	if (face->notify && !(face->by_kernel && !disk))

@@ -149,7 +149,7 @@ void io_read(struct reply *reply)
 			return;
 		}
 	}
-	if (!node_find(&reply->face->nodes, reply->node, &place)) {
+	if ((file && file->gone) || !node_find(&reply->face->nodes, reply->node, &place)) {
 		give_error(reply, -ENODEV);
 		return;
 	}
@@ -227,7 +227,7 @@ void io_write(struct reply *reply, const char *bytes)
 		reply_free(reply);
 		return;
 	}
-	if (!node_find(&reply->face->nodes, reply->node, &place)) {
+	if ((file && file->gone) || !node_find(&reply->face->nodes, reply->node, &place)) {
 		give_error(reply, -ENODEV);
 		return;
 	}

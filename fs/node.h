@@ -28,6 +28,11 @@ struct nodes {
 /* The id of names: @domain NULL: the root; @disk NULL: the domain; @file NULL: the folder itself. */
 uint64_t node_id_of(const char *domain, const char *disk, const char *file);
 uint64_t node_id(const struct place *place);
+/* The part of an id that a folder and all files in it have in common. */
+static inline uint64_t node_folder(uint64_t id)
+{
+	return id >> 16;
+}
 /* The part of an id that a file's name makes: never 0. */
 uint16_t node_name_hash(const char *name);
 

@@ -71,13 +71,21 @@ struct open_file *open_file_adopt(struct open_files *files, uint64_t number,
 	struct open_file *file = open_file_find(files, number);
 
 	if (file)
-		return file->node == node_id(place) ? file : NULL;
+		return file->node == node_id(place) && !file->gone ? file : NULL;
 	if (number >> LIFE_SHIFT == files->last >> LIFE_SHIFT)
 		return NULL;
 	file = add(files, number, place);
 	file->who = (struct who){ .uid = (uid_t)-1, .gid = (gid_t)-1 };
 	file->adopted = true;
 	return file;
+}
+
+void open_files_leave(struct open_files *files, uint64_t folder)
+{
+	struct open_file *file;
+
+	for (file = files->table; file; file = file->hh.next)
+		file->gone |= node_folder(file->node) == node_folder(folder);
 }
 
 static void free_list(struct open_file *file)

@@ -28,6 +28,7 @@ struct open_file {
 	int flags; /* of open(2) */
 	bool touch; /* opened by our toucher: what it writes means nothing */
 	bool adopted; /* opened in an earlier life: by whom is not known */
+	bool gone; /* its folder was removed: it is not what the next one of that name has */
 	unsigned writes;
 
 	struct text *snapshot; /* NULL: not read yet */
@@ -66,10 +67,12 @@ struct open_file *open_file_new(struct open_files *files, const struct place *pl
 struct open_file *open_file_find(const struct open_files *files, uint64_t number);
 /*
  * The open file of that number, made on the fly if an earlier life gave the number out; NULL if it was
- * given out by this life and is closed, or never was.
+ * given out by this life and is closed, or never was, or if the folder has gone meanwhile.
  */
 struct open_file *open_file_adopt(struct open_files *files, uint64_t number,
 				  const struct place *place);
+/* The folder of this node is being removed: whoever has something in it open has nothing any more. */
+void open_files_leave(struct open_files *files, uint64_t folder);
 /* The poll handle must have been taken out before. */
 void open_file_free(struct open_files *files, struct open_file *file);
 

@@ -446,7 +446,8 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset
 	file = place_is_folder(&folder) ? open_file_adopt(&face_of(req)->files, fi->fh, &folder)
 					: NULL;
 	if (!file) {
-		fuse_reply_err(req, EBADF);
+		file = open_file_find(&face_of(req)->files, fi->fh);
+		fuse_reply_err(req, file && file->gone ? ENOENT : EBADF);
 		return;
 	}
 	if (offset == 0 || !file->list) {
@@ -538,7 +539,7 @@ void ops_wake_pollers(struct face *face)
 
 	for (file = face->files.pollers; file; file = next) {
 		next = file->next;
-		if (node_find(&face->nodes, file->node, &place) &&
+		if (!file->gone && node_find(&face->nodes, file->node, &place) &&
 		    place_stamp(&place)->version == file->polled)
 			continue;
 		reply_poll(open_file_set_poll(&face->files, file, NULL, 0));

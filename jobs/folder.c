@@ -132,13 +132,13 @@ static char *join(const char *folder, const char *file)
 	return path;
 }
 
-/* The same socket by another name in here. */
+/* The same socket by another name in here; also one that was renamed while its domain is connected. */
 static const struct entry *find_twin(const struct folder *folder, const struct entry *entry)
 {
 	const struct entry *other;
 
 	for (other = folder->entries; other; other = other->hh.next)
-		if (other != entry && other->domain && !other->gone &&
+		if (other != entry && other->domain &&
 		    identity_is(&other->identity, &entry->identity))
 			return other;
 	return NULL;

@@ -339,16 +339,18 @@ class Mount(Tree):
 
     def settle(self):
         """
-        Waits until no descriptor is left open: one connection a source and one to the daemon's own helper may be there, and of what
-        is no socket only as many as a daemon that has done nothing has, a lock for each image and four pipes for each command.
+        Waits until no descriptor is left open: one connection a source or domain and one to the daemon's own helper may be there, and of
+        what is no socket only as many as a daemon that has done nothing has, a lock for each image and four pipes for each command.
         """
+        links = max(len(self.sources), len(self.domains())) if self.user is None else len(self.sources)
+
         def left():
             now = descriptors(self.pid)
             sockets = [what for what in now.values() if what.startswith("socket:")]
             others = [what for what in now.values() if what not in sockets]
             images = sum(what.endswith("/lock") for what in others)
             pipes = 4 * sum("exec:" in source for source in self.sources)
-            return now if len(sockets) > len(self.sources) + 1 or len(others) - images > Mount.usual + pipes or images > len(self.sources) else {}
+            return now if len(sockets) > links + 1 or len(others) - images > Mount.usual + pipes or images > len(self.sources) else {}
         try:
             wait_for(lambda: not left(), 5)
         except AssertionError:
