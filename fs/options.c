@@ -302,6 +302,8 @@ void options_help(FILE *out)
 		"\n"
 		"SOURCE, with an optional name in front (web1=/run/vm/web1.qmp):\n"
 		"    unix:PATH, or a path to a socket    a QMP monitor\n"
+		"    tcp:HOST:PORT                       a QMP monitor on TCP\n"
+		"    exec:COMMAND                        a command that carries QMP, such as ssh\n"
 		"    image:PATH, or a path to an image   no virtual machine: an offline disk\n"
 		"\n"
 		"options:\n"

@@ -54,7 +54,7 @@ def test_help_and_version(folder):
         assert done.returncode == 0
         assert done.stderr == ""
         assert "usage: blockjobfs" in done.stdout.lower()
-        for word in ("SOURCE", "MOUNTPOINT", "-o", "timeout", "unix:", "image:"):
+        for word in ("SOURCE", "MOUNTPOINT", "-o", "timeout", "unix:", "tcp:", "exec:", "image:"):
             assert word in done.stdout, word
     for flag in ("-V", "--version"):
         done = run(folder, flag, own=False)
