@@ -88,7 +88,11 @@ static const char *without_scheme(const char *path)
 	return strncmp(path, "file:", 5) ? path : path + 5;
 }
 
-static char *image_path(const char *filename)
+/*
+ * QEMU cuts names at 4095 bytes, and those of long chains, whose options are all in the name, get there: two images could be called the same then,
+ * so that such a one is known by its node.
+ */
+static char *image_path(const char *filename, const char *node)
 {
 	struct qmp_value *options = NULL;
 	const char *path = NULL;
@@ -97,6 +101,8 @@ static char *image_path(const char *filename)
 	if (!strncmp(filename, "json:", 5)) {
 		options = qmp_value_parse(filename + 5, strlen(filename + 5), NULL);
 		path = json_path(options);
+		if (!options && node && asprintf(&result, "node:%s", node) >= 0)
+			return result;
 	}
 	result = copy(without_scheme(path ? path : filename));
 	qmp_value_free(options);
@@ -111,7 +117,7 @@ static void image_fill(struct qmp_image *image, const char *node, const char *fo
 	*image = (struct qmp_image){
 		.node = copy(node),
 		.filename = copy(filename),
-		.path = image_path(filename),
+		.path = image_path(filename, node),
 		.backing = copy(qmp_value_text(info, "backing-filename", NULL)),
 		.format = copy(format),
 		.size = qmp_value_number(info, "virtual-size", 0),
