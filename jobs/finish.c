@@ -121,6 +121,9 @@ void finish_publish(struct disk *disk)
 		     "the connection to QEMU was lost and nothing tells how the job ended");
 	job->pivoted = job->state == JOB_COMPLETED && job->before_count && disk->depth &&
 		       strcmp(job->before_paths[0], disk->chain[0].path) != 0;
+	/* A pivot that QEMU has done and the chain does not show: it is another QEMU by now, and what was done is past. */
+	if (!job->pivoted && (job->pivot_asked || job->pivot_wanted))
+		job->chain_unread = true;
 	find_released(disk);
 	history_add(disk);
 	job_record_drop(disk, job);

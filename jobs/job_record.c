@@ -118,6 +118,7 @@ static struct qmp_value *put(const struct disk *disk, const struct job *job)
 	qmp_add_number(record, "started-ns", job->started.tv_nsec);
 	qmp_add_number(record, "speed", job->speed);
 	qmp_add_flag(record, "pivot", job->pivot_wanted);
+	qmp_add_flag(record, "pivot-asked", job->pivot_asked);
 	qmp_add_flag(record, "seen", job->told);
 	if (job->flush_error)
 		qmp_add_text(record, "flush-error", job->flush_error);
@@ -165,6 +166,7 @@ static void take(struct job *job, const struct qmp_value *record)
 	job->started.tv_nsec = qmp_value_number(record, "started-ns", job->started.tv_nsec);
 	job->speed = qmp_value_number(record, "speed", job->speed);
 	job->pivot_wanted = qmp_value_flag(record, "pivot", false);
+	job->pivot_asked = qmp_value_flag(record, "pivot-asked", false);
 	take_text(&job->flush_error, record, "flush-error");
 	take_chain(job, record);
 	deletion_free(job->deletion);

@@ -63,6 +63,7 @@ static void tell_transition(struct disk *disk, enum job_state before)
 	if (job->state == JOB_READY && !job->was_ready) {
 		job->was_ready = true;
 		event_job(disk, "job-ready");
+		job->pivot_asked |= job->pivot_wanted;
 		if (job->pivot_wanted)
 			qmp_job_complete(disk->domain->link->qmp, job->id, NULL, NULL);
 	}

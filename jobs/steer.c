@@ -7,6 +7,7 @@
 #include <string.h>
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
+#include "jobs/job_record.h"
 #include "jobs/increment.h"
 
 struct call *call_new(struct disk *disk, const struct op *op)
@@ -301,6 +302,14 @@ static bool may_end(struct op *op, enum qmp_feature needed)
 	return false;
 }
 
+/* QEMU calls both ends completed; which it was has to be known after QEMU's own death, too. */
+static void asked_to_pivot(struct disk *disk, bool pivot)
+{
+	disk->job->pivot_asked = pivot;
+	disk->job->pivot_wanted &= pivot;
+	job_record_write(disk);
+}
+
 void disk_pivot(struct op *op, const struct command *command)
 {
 	struct disk *disk = op->target.disk;
@@ -311,16 +320,20 @@ void disk_pivot(struct op *op, const struct command *command)
 		op_refuse(op, -EOPNOTSUPP,
 			  "a storage daemon has no device that could go over to another image: use "
 			  "`finish`");
-	else
+	else {
+		asked_to_pivot(disk, true);
 		qmp_job_complete(disk->domain->link->qmp, disk->job->id, end_accepted,
 				 call_new(disk, op));
+	}
 }
 
 void disk_finish(struct op *op, const struct command *command)
 {
 	struct disk *disk = op->target.disk;
 
-	if (may_end(op, QMP_HAS_BLOCK_JOB_CANCEL))
-		qmp_job_end_softly(disk->domain->link->qmp, disk->job->id, end_accepted,
-				   call_new(disk, op));
+	if (!may_end(op, QMP_HAS_BLOCK_JOB_CANCEL))
+		return;
+	asked_to_pivot(disk, false);
+	qmp_job_end_softly(disk->domain->link->qmp, disk->job->id, end_accepted,
+			   call_new(disk, op));
 }
