@@ -98,6 +98,34 @@ def test_an_image_folder_named_through_a_link(theirs, pool, folder):
 
 
 @pytest.mark.quick
+def test_snapshot_backup_and_delete_keep_to_the_image_folder(machine, mount, overlay, pool, shelf):
+    image = overlay("a")
+    qemu = machine("vm", "-blockdev", blockdev("fmt0", image), "-device", "virtio-blk-pci,drive=fmt0,id=vd0")
+    tree = mount(qemu.socket, options=f"image_dir={pool.path}")
+    give(tree.domain("vm").path, USER)
+    disk = tree.disk("vm", "vd0")
+    open(f"{pool.path}/old", "w").close()
+    before = entries(pool.path), entries(pool.outside)
+    for dest in (f"{pool.outside}/x", f"{pool.path}/link/x", f"{pool.path}/../outside/x", f"{pool.path}/flink"):
+        assert ask(disk, "snapshot", f"file={dest}\n")[0] == REFUSED
+        assert ask(disk, "backup", f"dest={dest}\n")[0] == REFUSED
+    assert ask(disk, "snapshot", f"file={pool.path}/old reuse\n")[0] == REFUSED
+    assert before == (entries(pool.path), entries(pool.outside))
+    assert ask(disk, "backup", f"dest={pool.path}/backup.qcow2\n")[0] is None
+    assert disk.wait() == "completed"
+    assert ask(disk, "snapshot", f"file={pool.path}//snap.qcow2\n")[0] is None
+    assert disk.chain == [f"{pool.path}/snap.qcow2", image, shelf.template]
+    # What lies elsewhere is not deleted for him; what lies here is.
+    error, answer = ask(disk, "commit", f"top=[1] base=[2] delete\n")
+    assert error == REFUSED and image in answer, answer
+    assert disk.status == "completed" and os.path.exists(image)
+    assert ask(disk, "commit", "shallow delete pivot\n")[0] is None
+    assert disk.wait() == "completed"
+    wait_for(lambda: not os.path.exists(f"{pool.path}/snap.qcow2"), why="the image to be deleted")
+    assert disk.chain == [image, shelf.template]
+
+
+@pytest.mark.quick
 def test_without_an_image_folder_only_the_owner(theirs, pool):
     tree, domain, disk = theirs()
     error, answer = ask(disk, "copy", f"dest={pool.path}/x\n")
