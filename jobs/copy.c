@@ -7,9 +7,11 @@
 #include <string.h>
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
+#include "jobs/image_info.h"
 #include "jobs/job_record.h"
 #include "jobs/new_file.h"
 #include "jobs/start.h"
+#include "jobs/trial.h"
 
 static const enum qmp_feature needed[] = { QMP_HAS_MIRROR, QMP_HAS_MIRROR_DISMISS };
 #define NEEDED (sizeof(needed) / sizeof(*needed))
@@ -101,6 +103,9 @@ static void describe(struct op *op, const struct qmp_mirror *mirror)
 struct copy {
 	struct qmp_mirror mirror; /* its strings are ours */
 	bool pivot, dry_run;
+	struct model *model;
+	uint64_t op, generation; /* who waits, and for which chain */
+	size_t word_offset, word_length; /* of dest= */
 };
 
 static char *keep(const char *text)
@@ -132,20 +137,49 @@ static void start(struct op *op, struct copy *copy)
 	job->pivot_wanted = copy->pivot;
 	job->dest = strdup(copy->mirror.target);
 	job->dest_format = strdup(copy->mirror.format);
+	job->made_s = copy->mirror.reuse ? 0 : time(NULL);
+	trial_begin(disk, op);
 	job_record_write(disk);
 	copy->mirror.job = job->id;
-	qmp_drive_mirror(disk->domain->link->qmp, &copy->mirror, start_answered,
+	qmp_drive_mirror(disk->domain->link->qmp, &copy->mirror, trial_answered,
 			 call_new(disk, op));
+}
+
+/* QEMU would see it too, but when the job has begun. What cannot be told from here is left to it. */
+static void info_known(void *data, const struct image_info *info)
+{
+	struct copy *copy = data;
+	struct op *op = op_find(copy->model, copy->op);
+	const struct disk *disk = op ? op->target.disk : NULL;
+
+	if (op && disk->generation != copy->generation)
+		op_refuse(
+			op, -ESTALE,
+			"the chain has changed meanwhile: see `chain` and write the command again");
+	else if (op && !info->complaint && info->size >= 0 && info->size != disk->chain[0].size)
+		op_refuse_at(op, -EINVAL, copy->word_offset, copy->word_length,
+			     "its size is %lld bytes, and the disk's %lld", (long long)info->size,
+			     (long long)disk->chain[0].size);
+	else if (op && start_may(op, needed, NEEDED))
+		start(op, copy);
+	copy_free(copy);
 }
 
 static void file_checked(struct op *op, const char *path, void *data)
 {
 	struct copy *copy = data;
 
-	if (op && start_may(op, needed, NEEDED)) {
-		copy->mirror.target = strdup(path);
-		start(op, copy);
+	if (!op || !start_may(op, needed, NEEDED)) {
+		copy_free(copy);
+		return;
 	}
+	copy->generation = op->target.disk->generation;
+	copy->mirror.target = strdup(path);
+	if (copy->mirror.reuse && !domain_is_remote(op->target.disk->domain)) {
+		image_info_get(copy->model, path, copy->mirror.format, NULL, info_known, copy);
+		return;
+	}
+	start(op, copy);
 	copy_free(copy);
 }
 
@@ -156,6 +190,10 @@ static struct copy *copy_new(const struct op *op, const struct command *command)
 
 	if (!copy)
 		abort();
+	copy->model = op->target.model;
+	copy->op = op->id;
+	copy->word_offset = command_word(command, "dest")->offset;
+	copy->word_length = command_word(command, "dest")->length;
 	copy->pivot = command_flag(command, "pivot");
 	copy->dry_run = command_flag(command, "dry-run");
 	copy->mirror = (struct qmp_mirror){

@@ -13,6 +13,7 @@
 #include "jobs/events.h"
 #include "jobs/history.h"
 #include "jobs/job_record.h"
+#include "jobs/trial.h"
 #include "qmp/flush.h"
 
 enum {
@@ -104,6 +105,8 @@ void finish_publish(struct disk *disk)
 		keep(&job->error, job->flush_error);
 	}
 	deadline_end(job);
+	if (trial_ended(disk))
+		return;
 	/* What is to be deleted is gone before anybody is told that the job has completed. */
 	if (job->deleting || delete_images(disk))
 		return;

@@ -101,6 +101,9 @@ struct job {
 	struct job *previous; /* the disk's last job, kept while this one may still be refused */
 	char *error; /* QEMU's text, or NULL */
 	char *dest, *dest_format; /* of a backup or a copy; NULL: not known, or none */
+	time_t made_s; /* when QEMU began to make the file `dest`; 0: it has not */
+	uint64_t
+		trial; /* the op of the write that waits for the first look at it (jobs/trial.c); 0: none */
 	char *qemu_state; /* as QEMU names it */
 	char *io_status;
 	int64_t offset, length; /* QEMU's own figures, bytes; may be 0/0 */

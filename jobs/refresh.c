@@ -8,6 +8,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/deadline.h"
 #include "jobs/events.h"
+#include "jobs/trial.h"
 #include "jobs/increment.h"
 
 /* Calls for each op that waits for query number @number or an earlier one. */
@@ -92,6 +93,7 @@ void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 	/* Its start may have been left without an answer by a connection that was lost. */
 	if (!job->told)
 		disk_job_seen(disk);
+	trial_look(disk, info);
 	if (job->phase >= JOB_CONCLUDED)
 		return;
 	if (job_update(job, info, uv_hrtime()))

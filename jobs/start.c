@@ -36,7 +36,7 @@ void disk_job_seen(struct disk *disk)
 	if (job->phase == JOB_STARTING)
 		job->phase = JOB_LIVE;
 	job->unanswered = false;
-	if (job->told)
+	if (job->told || job->trial)
 		return;
 	job->told = true;
 	job_record_write(disk);

@@ -100,16 +100,43 @@ def test_reuse(machine, mount, top, expected, shelf, folder):
 def test_a_target_of_the_wrong_size(machine, mount, top, shelf, folder):
     qemu, disk = start(layouts.machine_nodes, None, machine, mount, top, shelf)
     copy = images.create(f"{folder}/copy.qcow2", size=32 * MIB)
-    try:
-        disk.write("copy", f"dest={copy} reuse\n")
-    except OSError as refusal:
-        assert refusal.errno == errno.EREMOTEIO and "size" in disk.read("error")
-    else:
-        assert disk.wait() == "failed"
-        assert "size" in disk.job["error"]
+    assert "33554432 bytes" in refused(disk, f"dest={copy} reuse\n", errno.EINVAL)
+    raw = f"{folder}/copy.raw"
+    with open(raw, "wb") as file:
+        file.truncate(64 * MIB + 512)
+    assert "bytes" in refused(disk, f"dest={raw} reuse format=raw\n", errno.EINVAL)
+    assert disk.status == "idle" and disk.events("job-started") == [] and qemu.monitor("query-jobs") == []
     assert disk.chain == [top, shelf.mid, shelf.base]
     disk.pull()
     assert disk.wait() == "completed"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("layout", [layouts.machine_nodes, layouts.storage_daemon_nodes], ids=["machine", "daemon"])
+def test_what_fails_at_once_was_refused(layout, storage_daemon, machine, mount, top, shelf, folder):
+    """
+    QEMU takes the command and fails the job before anybody can look: the write fails, and all is as before. On another host nobody but
+    QEMU can tell the size of an image.
+    """
+    qemu, name = layout(storage_daemon if layout in layouts.STORAGE_DAEMON else machine, top, shelf)
+    disk = mount(f"vm=exec:exec socat - UNIX:{qemu.socket}").disk("vm", name)
+    copy = images.create(f"{folder}/copy.qcow2", size=32 * MIB)
+    disk.write("copy", f"dest={folder}/good.qcow2\n")
+    ready(disk)
+    disk.write("abort", "\n")
+    before = disk.read("job"), disk.read("history")
+    for number in range(20):
+        assert "Source and target image have different sizes" in refused(disk, f"dest={copy} reuse\n", errno.EREMOTEIO)
+        assert disk.status == "cancelled" and disk.chain == [top, shelf.mid, shelf.base]
+        assert (disk.read("job"), disk.read("history")) == before
+        assert qemu.monitor("query-jobs") == []
+    assert len(disk.events("job-started")) == 1 and disk.events("job-failed") == []
+    assert len(disk.events("command-refused")) == 20
+    disk.write("copy", f"dest={folder}/another.qcow2\n")
+    ready(disk)
+    disk.write("finish", "\n")
+    assert disk.wait() == "completed"
+    assert [event["event"] for event in disk.events() if event["event"].startswith("job-")][-3:] == ["job-started", "job-ready", "job-completed"]
 
 
 def test_abort(machine, mount, top, expected, shelf, folder):

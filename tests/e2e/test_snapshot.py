@@ -309,3 +309,23 @@ def test_the_overlay_of_a_qemu_that_is_killed_after_the_pull(start, folder):
     assert disk.wait() == "completed"
     qemu.kill()
     assert images.same(f"{folder}/moved.qcow2", chain.expected)
+
+
+def test_try_something_and_keep_it(machine, mount, folder):
+    """The recipe of docs/recipes.md."""
+    chain = Chain(folder)
+    qemu, name = layouts.machine_inline(machine, chain.top, chain)
+    disk = mount(qemu.socket).disk("vm", name)
+    disk.write("snapshot", "file=try.qcow2\n")
+    qemu.monitor("human-monitor-command", command_line='qemu-io -d /machine/peripheral/vd0/virtio-backend "write -q -P 9 30M 1M"')
+    disk.write("commit", "base=[1] pivot\n")
+    assert disk.wait() == "completed"
+    assert disk.chain == chain.all
+    assert disk.events("job-completed")[0]["released"] == [f"{folder}/try.qcow2"]
+    # And once more under the same name, when the file is gone.
+    assert "reuse" in refused(disk, "file=try.qcow2\n", errno.EEXIST)
+    os.unlink(f"{folder}/try.qcow2")
+    disk.write("snapshot", "file=try.qcow2\n")
+    assert len(disk.chain) == 4
+    qemu.quit()
+    reads(chain.top, 9, "30M 1M")
