@@ -305,6 +305,7 @@ void options_help(FILE *out)
 		"    tcp:HOST:PORT                       a QMP monitor on TCP\n"
 		"    exec:COMMAND                        a command that carries QMP, such as ssh\n"
 		"    image:PATH, or a path to an image   no virtual machine: an offline disk\n"
+		"    dir:PATH, or a path to a folder     every QMP socket in it, now and later\n"
 		"\n"
 		"options:\n"
 		"    -f                     stay in the foreground, log to standard error\n"
