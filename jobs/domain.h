@@ -42,6 +42,7 @@ struct domain {
 	struct disk *disks; /* in the order they were found */
 	struct stamp stamps[TOPIC_COUNT];
 	struct event_log log;
+	size_t history_bytes; /* that its disks have in the journal, as far as this life has seen it (jobs/history.c) */
 	struct op *ops; /* in flight on the domain itself */
 	struct domain *prev, *next;
 	struct domain_link *link; /* private to domain.c and its neighbours: jobs/domain_link.h */

@@ -78,38 +78,59 @@ static int by_age(const void *a, const void *b)
 	return (one->number > other->number) - (one->number < other->number);
 }
 
-/* The oldest go, until a quarter is free. What disks show of it they keep as long as they are there. */
-static void drop_oldest(struct model *model)
+/* The oldest go, until a quarter is free. Returns what is left. What disks show of it they keep as long as they are there. */
+static size_t drop_oldest(struct model *model, const char *history, const char *chain, size_t most)
 {
 	struct all_aged all = { 0 };
+	size_t total = 0;
 
-	journal_each(model->journal, HISTORY, collect, &all);
-	journal_each(model->journal, CHAIN, collect, &all);
+	journal_each(model->journal, history, collect, &all);
+	journal_each(model->journal, chain, collect, &all);
 	qsort(all.entries, all.count, sizeof(*all.entries), by_age);
+	for (size_t i = 0; i < all.count; i++)
+		total += all.entries[i].size;
 	for (size_t i = 0; i < all.count; i++) {
-		if (model->history_bytes > HISTORY_BYTES_MAX / 4 * 3) {
+		if (total > most / 4 * 3) {
 			journal_drop(model->journal, all.entries[i].key);
+			total -= all.entries[i].size;
 			model->history_bytes -= all.entries[i].size;
 		}
 		free(all.entries[i].key);
 	}
 	free(all.entries);
+	return total;
 }
 
-static void put(struct model *model, const char *key, const char *line)
+static void drop_oldest_of(struct domain *domain)
 {
+	char *history, *chain;
+
+	if (asprintf(&history, HISTORY "%s/", domain->name) < 0 ||
+	    asprintf(&chain, CHAIN "%s/", domain->name) < 0)
+		abort();
+	domain->history_bytes = drop_oldest(domain->model, history, chain, HISTORY_DOMAIN_MAX);
+	free(history);
+	free(chain);
+}
+
+static void put(struct domain *domain, const char *key, const char *line)
+{
+	struct model *model = domain->model;
 	const char *before = journal_get(model->journal, key);
+	size_t size = before ? size_of(key, before) : 0;
 	char *value;
 
 	if (asprintf(&value, "%llu %s", (unsigned long long)++model->history_number, line) < 0)
 		abort();
-	if (before)
-		model->history_bytes -= size_of(key, before);
 	journal_put(model->journal, key, value);
-	model->history_bytes += size_of(key, value);
+	model->history_bytes += size_of(key, value) - size;
+	domain->history_bytes += size_of(key, value);
+	domain->history_bytes -= size < domain->history_bytes ? size : domain->history_bytes;
 	free(value);
+	if (domain->history_bytes > HISTORY_DOMAIN_MAX)
+		drop_oldest_of(domain);
 	if (model->history_bytes > HISTORY_BYTES_MAX)
-		drop_oldest(model);
+		drop_oldest(model, HISTORY, CHAIN, HISTORY_BYTES_MAX);
 }
 
 static void count(void *data, const char *key, const char *value)
@@ -209,7 +230,7 @@ static void put_generation(const struct disk *disk, uint64_t hash)
 
 	qmp_add_number(value, "generation", (int64_t)disk->generation);
 	qmp_add_number(value, "hash", (int64_t)hash);
-	put(disk->domain->model, key, qmp_value_print(value));
+	put(disk->domain, key, qmp_value_print(value));
 	qmp_value_free(value);
 	free(key);
 }
@@ -254,6 +275,8 @@ void history_load(struct disk *disk)
 		char *key = key_of(HISTORY, disk, slot);
 		const char *value = journal_get(disk->domain->model->journal, key), *line;
 
+		if (value)
+			disk->domain->history_bytes += size_of(key, value);
 		free(key);
 		if (!value)
 			continue;
@@ -309,7 +332,7 @@ void history_add(struct disk *disk)
 	disk->history[disk->history_count++] = line;
 	disk->history_slot = (disk->history_slot + 1) % DISK_HISTORY_MAX;
 	line[strlen(line) - 1] = 0;
-	put(disk->domain->model, key, line);
+	put(disk->domain, key, line);
 	line[strlen(line)] = '\n';
 	free(key);
 	disk_changed(disk, TOPIC_HISTORY);

@@ -19,7 +19,9 @@ struct model;
 enum {
 	HISTORY_LINE_MAX =
 		16 << 10, /* of a job with a longer line the images released are left out */
-	HISTORY_BYTES_MAX = 32 << 20, /* of all disks together, in the journal */
+	HISTORY_BYTES_MAX = 32 << 20, /* of all disks together, in the journal ... */
+	HISTORY_DOMAIN_MAX =
+		8 << 20, /* ... and of a domain's: a hostile one must not push out all others' */
 };
 
 /* After the journal was opened: what is in it is counted. */

@@ -15,6 +15,9 @@
 #include "qmp/value.h"
 
 enum {
+	UNKNOWN_MAX = 1000, /* records of jobs that no record was known of */
+	ID_BYTES_MAX = 200,
+	ERROR_BYTES_MAX = 4096,
 	CHAIN_BYTES_MAX =
 		1 << 20, /* of paths: without them `released` is what can be found out later */
 };
@@ -225,11 +228,28 @@ void job_record_drop(const struct disk *disk, const struct job *job)
 	free(key);
 }
 
+static void count(void *data, const char *key, const char *text)
+{
+	++*(size_t *)data;
+}
+
+/* A peer may show jobs that look like ours, and new ones with each look. */
+static bool may_be_kept(const struct domain *domain, const struct qmp_job_info *info)
+{
+	size_t kept = 0;
+
+	journal_each(domain->model->journal, PREFIX, count, &kept);
+	return kept < UNKNOWN_MAX && strlen(info->id) <= ID_BYTES_MAX &&
+	       (!info->error || strlen(info->error) <= ERROR_BYTES_MAX);
+}
+
 void job_record_end(const struct domain *domain, const struct qmp_job_info *info)
 {
 	struct qmp_value *record = find(domain, info->id);
 	bool cancelled = info->error && !strcmp(info->error, strerror(ECANCELED));
 
+	if (!record && !may_be_kept(domain, info))
+		return;
 	if (!record) {
 		record = qmp_object();
 		qmp_add_text(record, "id", info->id);

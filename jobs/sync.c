@@ -132,6 +132,12 @@ static void adopt_ended(struct disk *disk, struct found_job *found)
 	if (disk_is_busy(disk) || history_has(disk, found->info.id))
 		return;
 	disk_adopt_job(disk, &found->info); /* with its end: job_record_end() */
+	if (!disk->job->outcome_known) { /* too much of it to be kept */
+		job_update(disk->job, &found->info, uv_hrtime());
+		disk->job->cancelled =
+			disk->job->error && !strcmp(disk->job->error, strerror(ECANCELED));
+		disk->job->outcome_known = true;
+	}
 	finish_ended(disk);
 }
 

@@ -271,6 +271,69 @@ Test(jobs_reconnect, start_without_an_answer)
 	world_free(&world);
 }
 
+Test(jobs_reconnect, qemu_dies_at_every_command_of_the_end)
+{
+	/* Catches a word that says more than is known, or less: the end is known from job-dismiss on, and what became of the chain is not. */
+	static const struct {
+		const char *command;
+		bool done;
+		const char *word;
+	} cases[] = {
+		{ "job-finalize", true, "lost" },      { "job-finalize", false, "completed" },
+		{ "job-dismiss", true, "completed" },  { "job-dismiss", false, "completed" },
+		{ "blockdev-del", true, "completed" },
+	};
+	char event[32];
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct world world;
+		struct answer_slip waiting, reading;
+
+		world_new(&world, 1);
+		qemu_set_monitor(world.qemu);
+		world_connect(&world);
+		start(&world, "vda");
+		world_wait(&world, "vda", &waiting);
+		qemu_hold(world.qemu, cases[i].command, cases[i].done);
+		qemu_pend(world.qemu, qemu_job(world.qemu, 0));
+		cr_assert(peer_run_until_command(world.peer, cases[i].command, 1, WORLD_WAIT_MS));
+		world_refresh(&world, "vda", &reading);
+		peer_stop_listening(world.peer);
+		peer_hang_up(world.peer);
+		WORLD_UNTIL(&world, waiting.times == 1);
+		qemu_drop_held(world.qemu);
+		cr_assert(world_is(&world, "vda", cases[i].word), "%zu %s", i,
+			  disk_status(world_disk(&world, "vda")));
+		snprintf(event, sizeof(event), "job-%s", cases[i].word);
+		cr_assert_eq(world_events(&world, event), 1);
+		cr_assert_eq(reading.times, 1);
+		cr_assert_eq(world.domain->link->finalizing, 0);
+		cr_assert_null(world_disk(&world, "vda")->ops);
+		world_free(&world);
+	}
+}
+
+Test(jobs_reconnect, qemu_dies_before_it_is_flushed)
+{
+	/* Catches `completed` for a pull whose data QEMU had only in memory when it died. */
+	struct world world;
+
+	world_new(&world, 1);
+	qemu_set_daemon(world.qemu); /* somebody else's: no way to flush before the end */
+	world_connect(&world);
+	start(&world, "vda");
+	qemu_hold(world.qemu, "job-dismiss", false);
+	qemu_pend(world.qemu, qemu_job(world.qemu, 0));
+	cr_assert(peer_run_until_command(world.peer, "job-dismiss", 1, WORLD_WAIT_MS));
+	cr_assert(world_job(&world, "vda")->unflushed);
+	peer_stop_listening(world.peer);
+	peer_hang_up(world.peer);
+	WORLD_UNTIL(&world, world_is(&world, "vda", "lost"));
+	cr_assert(strstr(world_job(&world, "vda")->error, "flushed"));
+	qemu_drop_held(world.qemu);
+	world_free(&world);
+}
+
 Test(jobs_reconnect, next_life_adopts)
 {
 	/* Catches a job that the daemon's next life does not know for its own, whatever state it finds it in. */
