@@ -24,7 +24,7 @@ static struct access access_of(const struct face *face, const struct place *plac
 	struct access access = { .mode = mode & ACCESS_BITS, .uid = face->uid, .gid = face->gid };
 	struct delegated names = names_of(place);
 
-	if (place->domain)
+	if (place->domain && !place->link)
 		delegation_get(&names, &access);
 	return access;
 }
@@ -71,7 +71,7 @@ int access_set(const struct face *face, const struct place *place, const struct 
 
 	if (face->read_only)
 		return -EROFS;
-	if (!place->domain || !may_set(face, who, what, &now, wanted))
+	if (!place->domain || place->link || !may_set(face, who, what, &now, wanted))
 		return -EPERM;
 	return delegation_set(&names, what, wanted);
 }

@@ -5,8 +5,17 @@
 
 #include <stdlib.h>
 #include <unistd.h>
+#include <utlist.h>
 #include "fs/log.h"
 #include "fs/notify.h"
+
+static void link_told(void *data, const struct domain *domain, const char *name, bool is_there)
+{
+	struct face *face = data;
+
+	if (face->notify)
+		notify_link(face->notify, domain, name, is_there);
+}
 
 static void added(void *data, struct domain *domain, struct disk *disk)
 {
@@ -14,6 +23,8 @@ static void added(void *data, struct domain *domain, struct disk *disk)
 	struct place place = { .model = face->model, .domain = domain, .disk = disk };
 
 	nodes_add(&face->nodes, domain, disk);
+	if (disk)
+		source_links_update(&face->nodes.sources, disk, false, link_told, face);
 	face->changed = true;
 	if (face->notify && !(face->by_kernel && !disk))
 		notify_folder(face->notify, domain, disk, node_generation(&face->nodes, &place),
@@ -27,6 +38,8 @@ static void removed(void *data, struct domain *domain, struct disk *disk)
 	uint64_t generation = node_generation(&face->nodes, &place);
 
 	open_files_leave(&face->files, node_id(&place));
+	if (disk)
+		source_links_update(&face->nodes.sources, disk, true, link_told, face);
 	nodes_remove(&face->nodes, domain, disk);
 	face->changed = true;
 	if (face->notify && !(face->by_kernel && !disk))
@@ -57,14 +70,28 @@ void face_forget_folder(struct face *face, struct domain *domain, struct disk *d
 			add_stale(face, &place);
 }
 
+void face_forget_heirs(struct face *face, const struct place *place)
+{
+	struct disk *disk;
+
+	if (!place->domain || place->file)
+		return;
+	face_forget_folder(face, place->domain, place->disk);
+	if (!place->disk)
+		DL_FOREACH(place->domain->disks, disk)
+			face_forget_folder(face, place->domain, disk);
+}
+
 /* Called in the middle of requests too: the kernel is told later. */
 static void changed(void *data, struct domain *domain, struct disk *disk, enum topic topic)
 {
 	struct face *face = data;
 
 	face->changed = true;
-	if (topic == TOPIC_LISTING)
+	if (topic == TOPIC_LISTING || topic == TOPIC_SOURCES)
 		face_forget_folder(face, domain, disk);
+	if (topic == TOPIC_CHAIN && disk)
+		source_links_update(&face->nodes.sources, disk, false, link_told, face);
 	if (face->notify)
 		notify_changed(face->notify, domain, disk, topic);
 }

@@ -39,6 +39,8 @@ void face_init(struct face *face);
 void face_set_model(struct face *face, struct model *model);
 /* The kernel is told to forget what it remembers of the folder itself and of the folders in it: their listing or their owner is another. */
 void face_forget_folder(struct face *face, struct domain *domain, struct disk *disk);
+/* The same for a domain's or a disk's folder and what is below, which takes its owner and mode from there. */
+void face_forget_heirs(struct face *face, const struct place *place);
 /*
  * A read or a write of this node begins, or ceases, to wait. The kernel holds locks of the file meanwhile, which the toucher would
  * wait for.

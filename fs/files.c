@@ -4,7 +4,9 @@
  */
 #include "fs/files.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include "fs/by_source.h"
 
 const struct file *place_table(const struct place *place)
 {
@@ -73,11 +75,22 @@ static size_t size_of_what_blocks(const struct place *place)
 	return strlen(disk_is_busy(place->disk) ? "completed" : disk_status(place->disk)) + 1;
 }
 
+static size_t size_of_link(const struct place *link)
+{
+	char *target = source_link_target(link);
+	size_t size = target ? strlen(target) : 0;
+
+	free(target);
+	return size;
+}
+
 static size_t size_of(const struct place *place, struct text **content)
 {
 	*content = NULL;
 	if (place_is_folder(place))
 		return 0;
+	if (place->link)
+		return size_of_link(place);
 	if (place->file->flags & FILE_LOG)
 		return event_log_size(place_log(place));
 	if (place->file->flags & FILE_WAITS)
@@ -96,6 +109,8 @@ static nlink_t count_links(const struct place *place)
 	if (!place->file) {
 		for (const struct file *file = place_table(place); file->name; file++)
 			links += S_ISDIR(file->mode);
+	} else if (place->file->flags & FILE_LINKS) {
+		return links;
 	} else if (place->domain) {
 		for (struct disk *disk = place->domain->disks; disk; disk = disk->next)
 			links++;

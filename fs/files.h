@@ -23,12 +23,15 @@ struct place {
 	struct domain *domain; /* NULL: the root */
 	struct disk *disk; /* NULL: the root or a domain's folder */
 	const struct file *file; /* NULL: the folder itself */
+	const char *
+		link; /* the name of a link in by-source, whose row is source_link_row; NULL: none */
 };
 
 enum {
 	FILE_FRESH = 1 << 0, /* a read at offset 0 first waits for fresh figures of a live job */
 	FILE_WAITS = 1 << 1, /* a read at offset 0 first waits until no job is live */
 	FILE_LOG = 1 << 2, /* the content is the event log; show is NULL */
+	FILE_LINKS = 1 << 3, /* a folder of links: by-source */
 };
 
 struct file {

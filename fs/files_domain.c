@@ -180,5 +180,12 @@ const struct file domain_files[] = {
 		.topic = TOPIC_LISTING,
 		.help = "a folder for each disk",
 	},
+	{
+		.name = "by-source",
+		.mode = S_IFDIR | 0755,
+		.flags = FILE_LINKS,
+		.topic = TOPIC_SOURCES,
+		.help = "a symbolic link to each disk, named after its active image's path",
+	},
 	{ 0 },
 };

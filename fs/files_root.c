@@ -21,6 +21,7 @@ static const char readme[] =
 	"        wait                      blocks until no job is live, then says how it ended\n"
 	"        chain  source  format  size   the disk itself, chain: active image first\n"
 	"        events  error  history    what happened\n"
+	"    by-source/                    links to the disks, by the paths of their images\n"
 	"    mkdir and rmdir here: attach a machine (write unix:PATH to its address), detach one\n"
 	"jobs                              every live job, a line each: watch -n1 cat jobs\n"
 	"events                            every event, a JSON object a line\n"

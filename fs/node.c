@@ -61,8 +61,19 @@ uint64_t node_id_of(const char *domain, const char *disk, const char *file)
 	return folder_hash(domain, disk) << 16 | (file ? node_name_hash(file) : 0);
 }
 
+/* "domain/by-source/name/": with one '/' more than any folder's string has. */
+uint64_t node_link_id(const char *domain, const char *name)
+{
+	uint64_t hash = fold(fold(fold(fold(fnv_basis, domain), "/by-source/"), name), "/");
+
+	hash = mix(hash) >> 17;
+	return (hash ? hash : 1) << 16 | node_name_hash("by-source");
+}
+
 uint64_t node_id(const struct place *place)
 {
+	if (place->link)
+		return node_link_id(place->domain->name, place->link);
 	return node_id_of(place->domain ? place->domain->name : NULL,
 			  place->disk ? place->disk->name : NULL,
 			  place->file ? place->file->name : NULL);
@@ -95,6 +106,7 @@ void nodes_clear(struct nodes *nodes)
 		HASH_DEL(nodes->folders, folder);
 		free(folder);
 	}
+	source_links_clear(&nodes->sources);
 }
 
 bool nodes_may_add(const struct nodes *nodes, const struct domain *domain, const struct disk *disk)
@@ -133,6 +145,18 @@ uint64_t node_generation(const struct nodes *nodes, const struct place *place)
 	return folder && !place->file ? folder->generation : 0;
 }
 
+static bool find_link(const struct nodes *nodes, uint64_t id, struct place *place)
+{
+	const struct source_link *link = source_links_find(&nodes->sources, id);
+
+	if (!link)
+		return false;
+	place->domain = link->domain;
+	place->file = &source_link_row;
+	place->link = link->name;
+	return true;
+}
+
 bool node_find(const struct nodes *nodes, uint64_t id, struct place *place)
 {
 	uint16_t name = (uint16_t)id;
@@ -143,7 +167,7 @@ bool node_find(const struct nodes *nodes, uint64_t id, struct place *place)
 		return true;
 	folder = find_folder(nodes, id >> 16);
 	if (!folder)
-		return false;
+		return find_link(nodes, id, place);
 	place->domain = folder->domain;
 	place->disk = folder->disk;
 	if (!name)
@@ -171,6 +195,13 @@ bool node_child(const struct place *parent, const char *name, struct place *chil
 		child->domain = model_find_domain(parent->model, name);
 		return child->domain;
 	}
+	if (parent->file->flags & FILE_LINKS) {
+		const struct disk *disk = source_link_disk(parent->domain, name);
+
+		child->file = &source_link_row;
+		child->link = disk ? disk->source_name : NULL;
+		return disk;
+	}
 	child->disk = domain_find_disk(parent->domain, name);
 	return child->disk;
 }
@@ -179,7 +210,9 @@ struct place node_parent(const struct place *place)
 {
 	struct place parent = { .model = place->model, .domain = place->domain };
 
-	if (place->file) {
+	if (place->link) {
+		parent.file = file_find(domain_files, "by-source");
+	} else if (place->file) {
 		parent.disk = place->disk;
 	} else if (place->disk) {
 		parent.file = file_find(domain_files, "disks");
@@ -198,6 +231,8 @@ void node_children(const struct place *folder, node_each_fn each, void *data)
 	if (!folder->file) {
 		for (child.file = place_table(folder); child.file->name; child.file++)
 			each(data, child.file->name, &child);
+	} else if (folder->file->flags & FILE_LINKS) {
+		source_links_each(folder, each, data);
 	} else if (folder->domain) {
 		for (child.disk = folder->domain->disks; child.disk; child.disk = child.disk->next)
 			each(data, child.disk->name, &child);
@@ -206,4 +241,11 @@ void node_children(const struct place *folder, node_each_fn each, void *data)
 		     child.domain = child.domain->next)
 			each(data, child.domain->name, &child);
 	}
+}
+
+bool node_has_links(const struct nodes *nodes, uint64_t folder)
+{
+	struct place place;
+
+	return node_find(nodes, folder, &place) && place.file && place.file->flags & FILE_LINKS;
 }

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "fs/by_source.h"
 #include "fs/files.h"
 
 enum {
@@ -23,6 +24,7 @@ struct nodes {
 	struct model *model;
 	struct folder *folders;
 	uint64_t removed; /* folders so far */
+	struct source_links sources;
 };
 
 /* The id of names: @domain NULL: the root; @disk NULL: the domain; @file NULL: the folder itself. */
@@ -33,6 +35,8 @@ static inline uint64_t node_folder(uint64_t id)
 {
 	return id >> 16;
 }
+/* Of the link @name in by-source. */
+uint64_t node_link_id(const char *domain, const char *name);
 /* The part of an id that a file's name makes: never 0. */
 uint16_t node_name_hash(const char *name);
 
@@ -51,6 +55,8 @@ void nodes_remove(struct nodes *nodes, const struct domain *domain, const struct
 
 /* What @id means now. False if it means nothing (any more). */
 bool node_find(const struct nodes *nodes, uint64_t id, struct place *place);
+/* True for a folder of links: by-source. */
+bool node_has_links(const struct nodes *nodes, uint64_t folder);
 /* The entry of the folder @parent that is called @name. False if there is none. */
 bool node_child(const struct place *parent, const char *name, struct place *child);
 /* The folder that @place lies in; the root lies in itself. */

@@ -166,6 +166,25 @@ void notify_folder(struct notify *notify, const struct domain *domain, const str
 	notify->dirty = true;
 }
 
+void notify_link(struct notify *notify, const struct domain *domain, const char *name, bool added)
+{
+	struct order *order;
+
+	if (!notify->running)
+		return;
+	order = calloc(1, sizeof(*order));
+	if (!order || asprintf(&order->path, "domains/%s/by-source/%s", domain->name, name) < 0)
+		abort();
+	order->what = added ? 's' : 'u';
+	order->name = strdup(name);
+	order->node = node_link_id(domain->name, name);
+	order->parent = node_id_of(domain->name, NULL, "by-source");
+	order->domain = strdup(domain->name);
+	DL_APPEND(notify->folders, order);
+	notify->folders_due++;
+	notify->dirty = true;
+}
+
 bool notify_folders_are_told(const struct notify *notify)
 {
 	return notify->folders_due == 0;
@@ -211,6 +230,13 @@ static void order_notice(struct notify *notify, struct notice *notice)
 	send_order(notify, order);
 }
 
+/* A link whose domain has gone since: the way to it is gone, too. */
+static bool is_vain(const struct notify *notify, const struct order *order)
+{
+	return (order->what == 's' || order->what == 'u') &&
+	       !model_find_domain(notify->face->model, order->domain);
+}
+
 /* Sends what is due. Returns when the next thing is, by uv_now(); 0: nothing is. */
 static uint64_t send_due(struct notify *notify)
 {
@@ -222,7 +248,12 @@ static uint64_t send_due(struct notify *notify)
 		struct order *order = notify->folders;
 
 		DL_DELETE(notify->folders, order);
-		send_order(notify, order);
+		if (is_vain(notify, order)) {
+			notify->folders_due--;
+			order_free(order);
+		} else {
+			send_order(notify, order);
+		}
 	}
 	DL_FOREACH_SAFE(notify->list, notice, following) {
 		slow += notice->apart_ms >= NOTIFY_PROGRESS_MS;
@@ -426,7 +457,7 @@ enum notify_folder notify_toucher_sees(struct notify *notify, uint64_t parent, c
 	if (order->parent == parent && !strcmp(order->name, name)) {
 		*node = order->node;
 		*generation = order->generation;
-		return order->what == 'm' ? FOLDER_ADDED : FOLDER_REMOVED;
+		return order->what == 'm' || order->what == 's' ? FOLDER_ADDED : FOLDER_REMOVED;
 	}
 	if (!lacks_domain(notify, order))
 		return FOLDER_OTHER;

@@ -37,6 +37,8 @@ void notify_free(struct notify *notify);
 /* @topic of the domain, of its disk, or of the mount has changed. May be called anywhere: nothing is told before the loop turns. */
 void notify_changed(struct notify *notify, struct domain *domain, struct disk *disk,
 		    enum topic topic);
+/* The link @name in the domain's by-source has come, or is about to go. */
+void notify_link(struct notify *notify, const struct domain *domain, const char *name, bool added);
 /* The folder of this generation (fs/node.h) has come, or is about to go. */
 void notify_folder(struct notify *notify, const struct domain *domain, const struct disk *disk,
 		   uint64_t generation, bool added);

@@ -147,6 +147,8 @@ static bool toucher_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	case FOLDER_REMOVED:
 		entry.ino = node;
 		entry.attr = stat_of_gone(face, node);
+		if (node_has_links(&face->nodes, parent))
+			entry.attr.st_mode = source_link_row.mode;
 		if (fuse_reply_entry(req, &entry) == 0)
 			known_looked_up(&face->known, node);
 		return true;
@@ -206,19 +208,6 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	fuse_reply_attr(req, &stat, valid_seconds(req, &place));
 }
 
-/* What is below takes its owner and mode from there. */
-static void forget_heirs(struct face *face, const struct place *place)
-{
-	struct disk *disk;
-
-	if (!place->domain || place->file)
-		return;
-	face_forget_folder(face, place->domain, place->disk);
-	if (!place->disk)
-		DL_FOREACH(place->domain->disks, disk)
-			face_forget_folder(face, place->domain, disk);
-}
-
 /* chown, chmod: delegation. truncate(2) and touch change nothing and are no error: shells and tools do both on the way to a write. */
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *wanted, int to_set,
 		       struct fuse_file_info *fi)
@@ -237,12 +226,26 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *wanted, int 
 
 	if (what && find(req, ino, &place)) {
 		error = access_set(face_of(req), &place, &who, what, &access);
-		forget_heirs(face_of(req), &place);
+		face_forget_heirs(face_of(req), &place);
 	}
 	if (error)
 		fuse_reply_err(req, -error);
 	else
 		op_getattr(req, ino, fi);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct place place;
+	char *target = NULL;
+
+	if (find(req, ino, &place) && place.link)
+		target = source_link_target(&place);
+	if (target)
+		fuse_reply_readlink(req, target);
+	else
+		fuse_reply_err(req, ENOENT);
+	free(target);
 }
 
 static void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
@@ -289,7 +292,13 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 
 static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
-	fuse_reply_err(req, EPERM);
+	struct asker who = asker(req);
+	struct place made;
+
+	if (who.toucher && make_folder(face_of(req), &who, parent, name, &made) == 0)
+		reply_entry(req, &made);
+	else
+		fuse_reply_err(req, EPERM);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
@@ -299,7 +308,9 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	fuse_reply_err(req, EPERM);
+	struct asker who = asker(req);
+
+	fuse_reply_err(req, who.toucher ? -remove_folder(face_of(req), &who, parent, name) : EPERM);
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -359,8 +370,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, ESTALE);
 		return;
 	}
-	if (place_is_folder(&place)) {
-		fuse_reply_err(req, EISDIR);
+	if (place_is_folder(&place) || place.link) {
+		fuse_reply_err(req, place.link ? ELOOP : EISDIR);
 		return;
 	}
 	touch = is_toucher(req);
@@ -561,6 +572,7 @@ const struct fuse_lowlevel_ops face_ops = {
 	.getattr = op_getattr,
 	.setattr = op_setattr,
 	.access = op_access,
+	.readlink = op_readlink,
 	.statfs = op_statfs,
 	.mknod = op_mknod,
 	.mkdir = op_mkdir,

@@ -4,7 +4,7 @@
  * never end (the kernel keeps both). It holds no descriptor but its end of a socket pair, has no capability but
  * CAP_DAC_OVERRIDE (if the daemon has it), and ends with it.
  *
- * One order a line: "t PATH" (touch), "m PATH" (mkdir), "r PATH" (rmdir), PATH below the mount point. Each is answered by one byte,
+ * One order a line: "t PATH" (touch), "m PATH" (mkdir), "r PATH" (rmdir), "s PATH" (symlink), "u PATH" (unlink), PATH below the mount point. Each is answered by one byte,
  * in order, whatever became of it. Used by fs/notify.c; this file knows processes, not what is told.
  */
 #ifndef FS_TOUCHER_H

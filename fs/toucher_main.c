@@ -204,6 +204,10 @@ static void carry_out(const struct root *root, char *line)
 		mkdirat(root->tree, path, 0755);
 	else if (line[0] == 'r')
 		unlinkat(root->tree, path, AT_REMOVEDIR);
+	else if (line[0] == 's')
+		symlinkat("../disks", root->tree, path); /* where it leads the daemon knows */
+	else if (line[0] == 'u')
+		unlinkat(root->tree, path, 0);
 	free(path);
 }
 

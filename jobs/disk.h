@@ -20,6 +20,7 @@ struct disk {
 	char *identity; /* what the disk is recognised by in a new layout: qdev, drive or node name */
 	struct qmp_image *chain; /* active image first */
 	size_t depth;
+	char *source_name; /* the active image's path as a name that a folder can bear; NULL: no image */
 	char *file_node; /* that the active image's format lies on; NULL: not known */
 	uint64_t generation; /* rises with every change of the chain */
 	struct job *job; /* the live or the last one; NULL: never had one */

@@ -39,6 +39,7 @@ void disk_free(struct disk *disk)
 	history_clear(disk);
 	event_log_clear(&disk->log);
 	free(disk->file_node);
+	free(disk->source_name);
 	free(disk->error);
 	free(disk->name);
 	free(disk->identity);
@@ -60,6 +61,7 @@ void disk_remove(struct disk *disk)
 	identity_forget(disk);
 	disk_free(disk);
 	domain_changed(domain, TOPIC_LISTING);
+	domain_changed(domain, TOPIC_SOURCES);
 }
 
 struct disk *domain_find_disk(struct domain *domain, const char *name)
@@ -126,12 +128,30 @@ static void take_chain(struct disk *disk, struct qmp_disk_info *info)
 	info->depth = 0;
 }
 
+/* True if the active image is another one than before. */
+static bool name_source(struct disk *disk)
+{
+	char *before = disk->source_name;
+	bool moved;
+
+	disk->source_name = disk->depth && *disk->chain[0].path
+				    ? source_escape_name(disk->chain[0].path)
+				    : NULL;
+	moved = !same(before, disk->source_name);
+	free(before);
+	return moved;
+}
+
 static void chain_changed(struct disk *disk)
 {
+	bool moved = name_source(disk);
+
 	disk->generation++;
 	history_keep_generation(disk);
 	disk_changed(disk, TOPIC_CHAIN);
 	event_chain_changed(disk);
+	if (moved)
+		domain_changed(disk->domain, TOPIC_SOURCES);
 }
 
 static void update_disk(struct disk *disk, struct qmp_disk_info *info)
@@ -188,6 +208,7 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	disk->identity = identity_of_info(info);
 	stamps_init(disk->stamps);
 	take_chain(disk, info);
+	name_source(disk);
 	if (domain_find_disk(domain, disk->name))
 		reason = "its name is taken";
 	if (reason || !model->watcher->may_add(model->watcher_data, domain, disk, &reason)) {
@@ -201,6 +222,7 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	DL_APPEND(domain->disks, disk);
 	model->watcher->added(model->watcher_data, domain, disk);
 	domain_changed(domain, TOPIC_LISTING);
+	domain_changed(domain, TOPIC_SOURCES);
 	event_plain(domain, disk, "disk-added", NULL);
 }
 

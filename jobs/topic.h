@@ -17,6 +17,7 @@ enum topic {
 	TOPIC_JOB, /* that, limits, result: all that `job` shows but the figures */
 	TOPIC_PROGRESS, /* figures of a live job */
 	TOPIC_CHAIN,
+	TOPIC_SOURCES, /* of a domain: which active images its disks have */
 	TOPIC_ERROR,
 	TOPIC_HISTORY,
 	TOPIC_EVENTS,

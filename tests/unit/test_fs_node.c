@@ -16,6 +16,7 @@ Test(fs_node, ids_are_known_by_heart)
 	cr_assert_eq(node_id_of("top", NULL, "state"), UINT64_C(2619788451724756358));
 	cr_assert_eq(node_id_of("top", "disk", NULL), UINT64_C(2575892073623191552));
 	cr_assert_eq(node_id_of("top", "disk", "pull"), UINT64_C(2575892073623213545));
+	cr_assert_eq(node_link_id("top", "\\x2fvm\\x2fa.qcow2"), UINT64_C(9055768417920338325));
 }
 
 static void check_table(const struct file *table)

@@ -146,8 +146,9 @@ Test(fs_tree, folders)
 	} wanted[] = {
 		{ "", 3 },
 		{ "domains", 3 },
-		{ "domains/vm", 3 },
+		{ "domains/vm", 4 },
 		{ "domains/vm/disks", 3 },
+		{ "domains/vm/by-source", 2 },
 		{ "domains/vm/disks/vda", 2 },
 	};
 	struct kernel *kernel = kernel_new(false);
