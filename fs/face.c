@@ -26,7 +26,9 @@ static void added(void *data, struct domain *domain, struct disk *disk)
 	if (disk)
 		source_links_update(&face->nodes.sources, disk, false, link_told, face);
 	face->changed = true;
-	if (face->notify && !(face->by_kernel && !disk))
+	if (face->notify && face->by_kernel && !disk)
+		notify_folder_made(face->notify, domain);
+	else if (face->notify)
 		notify_folder(face->notify, domain, disk, node_generation(&face->nodes, &place),
 			      true);
 }

@@ -138,6 +138,26 @@ void notify_changed(struct notify *notify, struct domain *domain, struct disk *d
 	free(folder);
 }
 
+static void order_free(struct order *order)
+{
+	free(order->path);
+	free(order->name);
+	free(order->domain);
+	free(order);
+}
+
+void notify_folder_made(struct notify *notify, const struct domain *domain)
+{
+	struct order *order, *next;
+
+	DL_FOREACH_SAFE(notify->folders, order, next) {
+		if (strcmp(order->domain ? order->domain : order->name, domain->name))
+			continue;
+		DL_DELETE(notify->folders, order);
+		order_free(order);
+	}
+}
+
 void notify_folder(struct notify *notify, const struct domain *domain, const struct disk *disk,
 		   uint64_t generation, bool added)
 {
@@ -191,14 +211,6 @@ bool notify_folders_are_told(const struct notify *notify)
 }
 
 /* --- orders --- */
-
-static void order_free(struct order *order)
-{
-	free(order->path);
-	free(order->name);
-	free(order->domain);
-	free(order);
-}
 
 static void send_order(struct notify *notify, struct order *order)
 {

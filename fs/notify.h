@@ -46,6 +46,9 @@ void notify_folder(struct notify *notify, const struct domain *domain, const str
 /* True if no folder that has come or goes is still to be made or removed for those who watch. */
 bool notify_folders_are_told(const struct notify *notify);
 
+/* A user has made the domain's folder himself: what is still to be told of an earlier one of that name would be taken for its end. */
+void notify_folder_made(struct notify *notify, const struct domain *domain);
+
 /* --- the toucher's own requests --- */
 
 bool notify_is_toucher(const struct notify *notify, pid_t pid);

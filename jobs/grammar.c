@@ -400,19 +400,27 @@ static int json_list(struct parser *p, const struct key *key, const struct qmp_v
 	return 0;
 }
 
+static bool is_blank(char byte)
+{
+	return byte == ' ' || byte == '\t';
+}
+
 /* A line that is one value. */
 static int parse_line(struct parser *p)
 {
+	size_t start = 0, end = p->length;
 	char *value;
 
-	if (!p->length)
-		return 0;
-	if (p->bytes[0] == '"')
+	while (start < end && is_blank(p->bytes[start]))
+		start++;
+	while (start < end && is_blank(p->bytes[end - 1]))
+		end--;
+	if (start == end || p->bytes[start] == '"')
 		return parse_words(p);
-	value = strndup(p->bytes, p->length);
+	value = strndup(p->bytes + start, end - start);
 	if (!value)
 		abort();
-	return add_word(p, p->keys, value, 0, p->length);
+	return add_word(p, p->keys, value, start, end - start);
 }
 
 static int json_member(void *data, const char *name, const struct qmp_value *value)

@@ -29,7 +29,7 @@ enum key_kind {
 	KEY_SWITCH, /* 1 or 0 */
 	KEY_NUMBER, /* a whole number, plain */
 	KEY_LIST, /* values in front of everything else, the last with a ':' behind it: a word each; in JSON an array */
-	KEY_LINE, /* the whole line, blanks and all, unless it begins with a quote; the row's only key */
+	KEY_LINE, /* the whole line, with the blanks in it, unless it begins with a quote; the row's only key */
 };
 
 struct key {

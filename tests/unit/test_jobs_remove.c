@@ -275,7 +275,8 @@ Test(jobs_attach, addresses)
 	cr_assert_str_eq(hand->address, "");
 	cr_assert_eq(write_address(&world, "vm", address).status, -EPERM);
 	/* Blanks, and what looks like a key: the whole line is the address. */
-	cr_assert_eq(write_address(&world, "hand", "unix:/no where/a=b c\n").status, 0);
+	cr_assert_eq(write_address(&world, "hand", " \t").status, -EINVAL);
+	cr_assert_eq(write_address(&world, "hand", " unix:/no where/a=b c \n").status, 0);
 	cr_assert_str_eq(hand->address, "unix:/no where/a=b c");
 	WORLD_UNTIL(&world, hand->error && strstr(hand->error, "no such file"));
 	/* The other one goes, and it takes its place; then away from there, with disks. */
