@@ -19,26 +19,36 @@
 
 enum {
 	CHUNK = 512 << 10, /* what QEMU streams at once */
+	CLUSTER = 64 << 10, /* less is hardly ever copied */
 	SLICES = 10, /* of QEMU's limit, a second */
-	NEAR = 4
-	       << 20, /* more than a step copies: from here on the limit sees to it that the mark is met */
+	NEAR = 4 << 20, /* from here on the mark is met in one go */
 	IDLE_MS = 20, /* after a step that came to nothing, since QEMU's limit had the job sleep */
 	STUCK_MS = 2000, /* so long it may */
 	SLICE_NS = 100000000,
-	ROUND_NS = 60000000, /* of a slice, so that the step is over within it */
+	ROUND_NS = 60000000, /* of a slice, so that a step is over within it */
+	LONG_MS = 2000, /* for a slice */
 	AGAIN_MS = 1000, /* after a command that QEMU has not taken */
 };
 
 static const uint64_t ns_per_ms = 1000000;
+static const int64_t far_max = (int64_t)1 << 50; /* so that nothing overflows */
 
-/* The limit that QEMU is to keep with @left bytes to go. */
+/* However slices begin and end within one step, it does not come past the mark. */
+static bool is_safe(int64_t limit, int64_t left)
+{
+	return limit && limit / SLICES * 2 + CHUNK <= left;
+}
+
+/* The limit that QEMU is to keep with @left bytes to go: far from the mark a safe one, near it one that what is left fits into. */
 static int64_t limit_for(int64_t left, int64_t speed)
 {
 	int64_t limit;
 
-	if (left > NEAR)
-		return speed;
-	limit = left > 0 ? left * SLICES : 1;
+	if (left > far_max)
+		left = far_max;
+	if (left < CLUSTER)
+		left = CLUSTER;
+	limit = left > NEAR ? left / 4 * SLICES : left * SLICES;
 	return speed && speed < limit ? speed : limit;
 }
 
@@ -74,11 +84,19 @@ void increment_pace(uv_timer_t *timer)
 			increment_go(disk);
 }
 
-/* A look at where the step has come. */
+static uint64_t ns_for(int64_t bytes, int64_t speed)
+{
+	return (uint64_t)((double)bytes * 1e9 / (double)speed);
+}
+
+/*
+ * A look at where the step has come. QEMU's account of its slice is kept here as well, since 7.2 ends the sleep of a job that is resumed
+ * and goes on with an overdrawn one: what was passed over counts as copied, and the slice as begun as late as it can have been.
+ */
 static void look(struct job *job)
 {
 	struct step *step = &job->step;
-	uint64_t excess = CHUNK;
+	int64_t slice = step->limit / SLICES, most = slice + CHUNK;
 
 	step->looked = true;
 	step->looked_ns = uv_hrtime();
@@ -87,29 +105,16 @@ static void look(struct job *job)
 		step->idle_ms += IDLE_MS;
 	else
 		step->idle_ms = 0;
-	if (!step->limit)
+	if (!step->limit || step->moved <= 0)
 		return;
-	/* More than a slice was copied at once, if QEMU's limit is a tight one: the slice lasts so much longer. */
-	if (step->limit != job->speed)
-		excess = 0;
-	step->slice_end_ns =
-		step->looked_ns + SLICE_NS + (uint64_t)((double)excess * 1e9 / (double)step->limit);
-}
-
-/*
- * When the next step may be: the bandwidth is the user's. Of what was passed over only so much can have been copied as QEMU's limit
- * lets through at once.
- */
-static uint64_t next_ns(const struct job *job)
-{
-	int64_t moved = job->step.moved, most = job->speed / SLICES + CHUNK;
-
-	if (moved <= 0)
-		return job->step.looked_ns + IDLE_MS * ns_per_ms;
-	if (!job->speed)
-		return 0;
-	return job->step.began_ns +
-	       (uint64_t)((double)(moved < most ? moved : most) * 1e9 / (double)job->speed);
+	if (step->began_ns >= step->slice_end_ns) {
+		step->slice_ns = step->looked_ns;
+		step->slice_end_ns = step->slice_ns + SLICE_NS;
+		step->used = 0;
+	}
+	step->used += step->moved < most ? step->moved : most;
+	if (step->used >= slice)
+		step->slice_end_ns = step->slice_ns + ns_for(step->used, step->limit);
 }
 
 /* --- a step --- */
@@ -168,21 +173,35 @@ static void step(struct disk *disk, int64_t limit, const struct op *op)
 }
 
 /*
- * The limit for the next step. Near the mark it is one that what is left fits into, and it is right for as long as the slice lasts that
- * begins with it: *@begins. What a slice has copied before counts in it: *@after is when that is over.
+ * The limit for the next step, and when that may be. A safe limit may stay as it is. Near the mark one is right for as long as the slice
+ * lasts that begins with it, which is a round: *@begins.
  */
-static int64_t next_limit(const struct job *job, uint64_t now, uint64_t *after, bool *begins)
+static int64_t next_limit(const struct job *job, uint64_t now, uint64_t *next, bool *begins)
 {
-	int64_t limit = limit_for(job->mark - job->offset, job->speed);
+	const struct step *step = &job->step;
+	int64_t left = job->mark - job->offset, limit = limit_for(left, job->speed);
+	bool safe = is_safe(limit, left);
 
-	*after = 0;
+	*next = step->moved > 0 ? 0 : step->looked_ns + IDLE_MS * ns_per_ms;
 	*begins = false;
-	if (limit == job->speed || job->step.idle_ms >= STUCK_MS)
+	if (step->idle_ms >= STUCK_MS)
 		return job->speed;
-	if (job->step.limit && job->step.limit != job->speed && now - job->step.limit_ns < ROUND_NS)
-		return job->step.limit;
-	*after = job->step.slice_end_ns;
-	*begins = true;
+	if (safe && limit < step->limit && is_safe(step->limit, left) &&
+	    (!job->speed || step->limit <= job->speed))
+		limit = step->limit;
+	if (safe && limit >= step->limit && step->used < limit / SLICES)
+		return limit;
+	if (!safe && step->round_ns && now - step->round_ns < ROUND_NS)
+		return step->limit;
+	*begins = !safe;
+	if (*next < step->slice_end_ns)
+		*next = step->slice_end_ns;
+	if (*next < now + LONG_MS * ns_per_ms)
+		return limit;
+	/* It was overdrawn under a tight limit, which is another one now, and would last: a step of a chunk has QEMU settle it. */
+	if (limit > (int64_t)CHUNK * SLICES)
+		limit = (int64_t)CHUNK * SLICES;
+	*next = step->slice_ns + ns_for(step->used, limit);
 	return limit;
 }
 
@@ -190,23 +209,21 @@ static int64_t next_limit(const struct job *job, uint64_t now, uint64_t *after, 
 static void step_in_time(struct disk *disk, struct op *op)
 {
 	struct job *job = disk->job;
-	uint64_t now = uv_hrtime(), after, next;
+	uint64_t now = uv_hrtime(), next;
 	bool begins;
-	int64_t limit;
+	int64_t limit = next_limit(job, now, &next, &begins);
 
-	limit = next_limit(job, now, &after, &begins);
-	next = next_ns(job);
-	if (next < after)
-		next = after;
-	if (next <= now) {
-		if (begins)
-			job->step.limit_ns = now;
-		step(disk, limit, op);
+	if (next > now) {
+		wait_ms(disk, (next - now) / ns_per_ms + 1);
+		if (op)
+			continued(op);
 		return;
 	}
-	wait_ms(disk, (next - now) / ns_per_ms + 1);
-	if (op)
-		continued(op);
+	if (begins)
+		job->step.round_ns = now;
+	else if (limit != job->step.limit)
+		job->step.round_ns = 0;
+	step(disk, limit, op);
 }
 
 void increment_go(struct disk *disk)
@@ -229,7 +246,9 @@ void increment_begin(struct disk *disk)
 	struct job *job = disk->job;
 
 	job->step.limit = increment_first_limit(job->increment, job->speed);
-	job->step.limit_ns = job->step.began_ns = uv_hrtime();
+	job->step.began_ns = uv_hrtime();
+	if (!is_safe(job->step.limit, job->mark))
+		job->step.round_ns = job->step.began_ns;
 	hold(disk);
 }
 
@@ -354,6 +373,7 @@ void increment_continue(struct op *op, const struct command *command)
 	job->mark = mark;
 	job->increment = increment;
 	job->parked = false;
+	job->step.round_ns = 0;
 	job_record_write(disk);
 	disk_job_reconsider(disk);
 	step_in_time(disk, op);

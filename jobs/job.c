@@ -210,7 +210,9 @@ static bool is_held(const struct job *job)
 {
 	bool stopped = job->io_status && strcmp(job->io_status, "ok") != 0;
 
-	return job->parked || job->user_paused || (stopped && !job->step.retry);
+	/* While a step is under way, what is known of errors is from before it. */
+	return job->parked || job->user_paused ||
+	       (stopped && !job->step.retry && !job->step.commands);
 }
 
 bool job_reconsider(struct job *job)

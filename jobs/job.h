@@ -39,8 +39,10 @@ struct step {
 	bool retry; /* though an I/O error has stopped the job */
 	unsigned idle_ms; /* for so long nothing has come of any */
 	int64_t limit; /* that QEMU keeps */
-	uint64_t limit_ns; /* since when */
-	uint64_t slice_end_ns; /* from then on QEMU's limit counts anew */
+	uint64_t round_ns; /* near the mark: since when; 0: not so near */
+	uint64_t slice_ns,
+		slice_end_ns; /* QEMU's slice of time: at the latest it began and ends then */
+	int64_t used; /* of it, bytes */
 };
 
 /* How far the end of a job has come. */
