@@ -234,7 +234,7 @@ def test_a_parked_job_costs_nothing(pull, place):
     one = pull(place)
     one.parks("increment=1M bandwidth=8M")
     pids = [one.mount.pid, *children_of(one.mount.pid)]
-    time.sleep(1.5)  # whatever is to be told after it has parked
+    time.sleep(3 * SLOW)  # whatever is still to be told after it has parked, once a second
     before = [switches(pid) for pid in pids], one.qemu.monitor.job()
     time.sleep(3 * SLOW)
     assert [switches(pid) for pid in pids] == before[0]
