@@ -169,7 +169,9 @@ class Lane:
     def settle(self, qemu_died=False):
         """Looks at what the new life says of the job, and whether all that was said before still is."""
         self.started()
-        disk, lines = self.disk, history(self.disk)
+        disk, status, lines = self.disk, None, []
+        while status is None or status != disk.status:  # it may end just now
+            status, lines, events = disk.status, history(disk), disk.events()
         kept = self.told[-64:]
         ids = [line["job"] for line in lines]
         assert len(ids) == len(set(ids)), f"a job is twice in history: {ids}"
@@ -177,12 +179,11 @@ class Lane:
         new = lines[len(kept):] if len(lines) < 64 else [line for line in lines if line not in kept]
         assert len(new) <= 1, f"more than one job has ended: {new}"
         self.told = lines
-        status = disk.status
         if self.job == "unknown":
             self.job = new[0]["job"] if new else disk.job["id"] if status in LIVE else None
         if new:
             assert self.job == new[0]["job"], (self.job, new)
-        events = [event for event in disk.events() if event["event"].startswith("job-") and event["job"]]
+        events = [event for event in events if event["event"].startswith("job-") and event["job"]]
         for job in {event["job"] for event in events}:
             names = [event["event"] for event in events if event["job"] == job]
             assert names.count("job-started") <= 1, names
