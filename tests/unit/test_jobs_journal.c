@@ -89,6 +89,7 @@ static size_t write_some(char **bytes, size_t ends[5])
 		cr_assert_eq(stat(journal_path, &status), 0);
 		ends[i] = (size_t)status.st_size;
 	}
+	end(journal);
 	return load(bytes);
 }
 
@@ -115,6 +116,7 @@ Test(jobs_journal, cut_at_every_byte)
 		expect_some(journal, count);
 		expect(journal, "next", "1");
 		cr_assert_str_empty(said, "cut at %zu: %s", cut, said);
+		end(journal);
 	}
 	cr_assert_not(is_aside(1));
 	free(bytes);
@@ -151,6 +153,7 @@ Test(jobs_journal, damaged_at_every_byte)
 			journal = next_life(journal);
 			expect(journal, "next", "1");
 			cr_assert_str_empty(said);
+			end(journal);
 		}
 	}
 	free(bytes);
@@ -179,6 +182,7 @@ Test(jobs_journal, damaged_head)
 		journal_put(journal, "next", "1");
 		journal = next_life(journal);
 		expect(journal, "next", "1");
+		end(journal);
 		strcat(journal_path, ".aside-1");
 		cr_assert_eq(load(&kept), length);
 		unlink(journal_path);

@@ -111,13 +111,6 @@ static inline struct journal *begin(void)
 	return begin_with(NULL, false);
 }
 
-/* SIGKILL: nothing that is done at the end is done. */
-static inline struct journal *next_life(struct journal *journal)
-{
-	(void)journal; /* left as it is: its descriptor, too */
-	return begin();
-}
-
 static inline void end(struct journal *journal)
 {
 	journal_stop(journal);
@@ -181,6 +174,20 @@ static inline bool is_new_left(void)
 
 	snprintf(path, sizeof(path), "%s.new", journal_path);
 	return access(path, F_OK) == 0;
+}
+
+/* SIGKILL: what is in the file stays, and nothing is written at the end. */
+static inline struct journal *next_life(struct journal *journal)
+{
+	char *bytes, before[sizeof(said)];
+	size_t length = load(&bytes);
+
+	memcpy(before, said, sizeof(said));
+	end(journal);
+	memcpy(said, before, sizeof(said));
+	store(bytes, length);
+	free(bytes);
+	return begin();
 }
 
 static inline void expect(struct journal *journal, const char *key, const char *value)
