@@ -111,8 +111,14 @@ static size_t read_notice(const struct event_place *place, uint64_t offset, char
 /* A read at offset 0. */
 static void begin_again(const struct event_log *log, struct event_place *place)
 {
-	if (place->start == log->start) {
+	/* One that was told at offset 0 that there is nothing more yet asks there again: tail does, after "file truncated". */
+	bool has_read = place->next != place->base;
+
+	if (place->start == log->start && has_read) {
+		unsigned notices = place->notices;
+
 		event_log_open(log, place);
+		place->notices = notices;
 	} else if (is_before(place->next, log->start)) {
 		place->last = 0;
 		put_notice(log, place, 0);

@@ -58,6 +58,7 @@ ROTATED = [
 ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("command, rounds, each", ROTATED)
 def test_tail_over_rotations(one, program, command, rounds, each):  # noqa: F811
     """No line lost, none doubled, none torn, over some rotations, for one that keeps up."""

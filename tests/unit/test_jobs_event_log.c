@@ -148,6 +148,35 @@ Test(jobs_event_log, who_keeps_up_loses_nothing)
 		keep_up(sizes[i], (unsigned)i);
 }
 
+Test(jobs_event_log, nothing_more_yet_at_the_beginning)
+{
+	/* Catches all that is kept told once more to tail, which goes back to the beginning when the log was shortened and finds nothing new. */
+	struct event_log log = { 0 };
+	struct event_place place;
+	char out[4096];
+	unsigned written = 0;
+	uint64_t offset = 0;
+	size_t length;
+
+	event_log_open(&log, &place);
+	cr_assert_eq(event_log_read(&log, &place, 0, out, sizeof(out)), 0);
+	while (written < EVENT_LOG_MOST + 1) {
+		append(&log, written++);
+		while ((length = event_log_read(&log, &place, offset, out, sizeof(out))))
+			offset += length;
+	}
+	cr_assert_lt(event_log_size(&log), offset);
+	for (int i = 0; i < 3; i++)
+		cr_assert_eq(event_log_read(&log, &place, 0, out, sizeof(out)), 0);
+	append(&log, written++);
+	length = event_log_read(&log, &place, 0, out, sizeof(out));
+	cr_assert_gt(length, 0);
+	cr_assert_eq((char *)memchr(out, '\n', length), out + length - 1, "more than the one line");
+	/* Once it has read something, the beginning is the beginning. */
+	cr_assert_eq(event_log_read(&log, &place, 0, out, sizeof(out)), sizeof(out));
+	event_log_clear(&log);
+}
+
 static void fall_behind(size_t size, unsigned seed)
 {
 	struct event_log log = { 0 };
