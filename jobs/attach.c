@@ -10,6 +10,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
 #include "jobs/history.h"
+#include "jobs/job_record.h"
 #include "jobs/journal.h"
 #include "jobs/policy.h"
 #include "qmp/value.h"
@@ -158,6 +159,7 @@ void attach_remove(struct op *op)
 	op_complete(op, 0);
 	name = strdup(domain->name);
 	model_remove(domain, "detached");
+	job_record_forget(model, name);
 	history_forget(model, name); /* the next one of that name is another machine */
 	free(name);
 }

@@ -58,6 +58,7 @@ struct domain_link {
 	bool syncing, sync_again;
 	bool laid_out; /* its disks and chains have been seen, in this life of the daemon */
 	bool gone; /* nobody listens at its address */
+	size_t unknown_records; /* made by jobs/job_record.c */
 	bool recovered; /* what earlier lives have left of jobs has been looked at */
 	uint64_t synced_ns; /* when the last sync began */
 	unsigned finalizing; /* jobs between job-finalize and job-dismiss: no listing of nodes */

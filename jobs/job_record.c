@@ -15,7 +15,7 @@
 #include "qmp/value.h"
 
 enum {
-	UNKNOWN_MAX = 1000, /* records of jobs that no record was known of */
+	UNKNOWN_MAX = 100, /* records that a domain gets of jobs that none was known of */
 	ID_BYTES_MAX = 200,
 	ERROR_BYTES_MAX = 4096,
 	CHAIN_BYTES_MAX =
@@ -228,19 +228,12 @@ void job_record_drop(const struct disk *disk, const struct job *job)
 	free(key);
 }
 
-static void count(void *data, const char *key, const char *text)
-{
-	++*(size_t *)data;
-}
-
 /* A peer may show jobs that look like ours, and new ones with each look. */
 static bool may_be_kept(const struct domain *domain, const struct qmp_job_info *info)
 {
-	size_t kept = 0;
-
-	journal_each(domain->model->journal, PREFIX, count, &kept);
-	return kept < UNKNOWN_MAX && strlen(info->id) <= ID_BYTES_MAX &&
-	       (!info->error || strlen(info->error) <= ERROR_BYTES_MAX);
+	return strlen(info->id) <= ID_BYTES_MAX &&
+	       (!info->error || strlen(info->error) <= ERROR_BYTES_MAX) &&
+	       domain->link->unknown_records++ < UNKNOWN_MAX;
 }
 
 void job_record_end(const struct domain *domain, const struct qmp_job_info *info)
@@ -298,6 +291,21 @@ static struct job *job_of(const struct disk *disk, const char *id, const struct 
 	job_id_read(id, disk->name, &job->by);
 	take(job, record);
 	return job;
+}
+
+void job_record_forget(struct model *model, const char *domain)
+{
+	struct ids ids = { .domain = domain };
+
+	journal_each(model->journal, PREFIX, collect, &ids);
+	for (size_t i = 0; i < ids.count; i++) {
+		char *key = key_of(ids.ids[i]);
+
+		journal_drop(model->journal, key);
+		free(key);
+		free(ids.ids[i]);
+	}
+	free(ids.ids);
 }
 
 bool job_record_each(struct domain *domain,

@@ -11,6 +11,7 @@
 struct disk;
 struct domain;
 struct job;
+struct model;
 struct qmp_job_info;
 
 /* Writes the disk's job as it is now. Jobs of others, and those that are over, are not written. */
@@ -27,5 +28,7 @@ void job_record_end(const struct domain *domain, const struct qmp_job_info *info
  */
 bool job_record_each(struct domain *domain,
 		     void (*each)(struct disk *disk, struct job *job, bool started));
+/* The domain is gone for good. */
+void job_record_forget(struct model *model, const char *domain);
 
 #endif
