@@ -138,13 +138,22 @@ static void output_done(uv_write_t *write, int status)
 
 void transport_write(struct transport *transport, char *bytes, size_t length)
 {
-	struct output *output = transport_must(malloc(sizeof(*output)));
 	uv_buf_t buffer = uv_buf_init(bytes, (unsigned)length);
+	struct output *output;
+	int sent;
 
+	/* Nearly always all of it goes at once, and the loop has nothing to do with it. */
+	sent = transport->output ? uv_try_write(transport->output, &buffer, 1) : 0;
+	if (!transport->output || (sent >= 0 && (size_t)sent == length)) {
+		free(bytes);
+		return;
+	}
+	if (sent > 0)
+		buffer = uv_buf_init(bytes + sent, (unsigned)(length - (size_t)sent));
+	output = transport_must(malloc(sizeof(*output)));
 	output->write.data = output;
 	output->bytes = bytes;
-	if (!transport->output ||
-	    uv_write(&output->write, transport->output, &buffer, 1, output_done) < 0)
+	if (uv_write(&output->write, transport->output, &buffer, 1, output_done) < 0)
 		output_done(&output->write, 0);
 }
 

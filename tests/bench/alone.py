@@ -72,6 +72,20 @@ def start(folder, table):
                                        "ask", raw.socket, dismiss("raw%d")]), 1.25)
 
 
+@contextlib.contextmanager
+def in_memory(folder):
+    """A folder whose files lie in memory, if there is room: no disk of this machine is in the figure."""
+    where = folder
+    if shutil.disk_usage("/dev/shm").free > 3 << 30:
+        where = os.path.join("/dev/shm", os.path.basename(folder))
+        os.makedirs(where)
+    try:
+        yield where
+    finally:
+        if where != folder:
+            shutil.rmtree(where, ignore_errors=True)
+
+
 # --- being told ---
 
 def one_pull(qemu, disk):
@@ -111,12 +125,13 @@ def one_pull(qemu, disk):
 
 
 def told(folder, table):
-    base = images.fill(images.create(f"{folder}/small.qcow2"), (0, 1), (8, 1))
-    results = []
-    for number in range(PULLS):
-        path = images.create(f"{folder}/l{number}.qcow2", base)
-        with storage_daemon(folder, f"l{number}", blockdev("disk0", path)) as qemu, mounted(folder, [qemu.socket]) as mount:
-            results.append(one_pull(qemu, mount.disk(f"l{number}", "disk0")))
+    with in_memory(folder) as where:
+        base = images.fill(images.create(f"{where}/small.qcow2"), (0, 1), (8, 1))
+        results = []
+        for number in range(PULLS):
+            path = images.create(f"{where}/l{number}.qcow2", base)
+            with storage_daemon(folder, f"l{number}", blockdev("disk0", path)) as qemu, mounted(folder, [qemu.socket]) as mount:
+                results.append(one_pull(qemu, mount.disk(f"l{number}", "disk0")))
     for name, what, target in (("wait", "`wait` returns", 2), ("poll", "poll(2) wakes", 2), ("inotify", "inotify fires", 15)):
         values = sorted(result[name] * 1000 for result in results)
         table.add(f"BLOCK_JOB_COMPLETED to: {what}", statistics.median(values), "ms", target, (values[2], values[-3]))
@@ -125,13 +140,9 @@ def told(folder, table):
 # --- bandwidth ---
 
 def bandwidth(folder, table):
-    where = folder
-    if shutil.disk_usage("/dev/shm").free > 3 << 30:
-        where = os.path.join("/dev/shm", os.path.basename(folder))  # no disk of this machine in the figure
-        os.makedirs(where)
-    try:
+    times = {"ours": [], "raw": []}
+    with in_memory(folder) as where:
         base = images.fill(images.create(f"{where}/base.qcow2", size=1 << 30), *((first, 64) for first in range(0, 512, 64)))
-        times = {"ours": [], "raw": []}
         for number in range(6):
             path = images.create(f"{where}/overlay.qcow2", base, size=1 << 30)
             with storage_daemon(folder, "vm", blockdev("disk0", path)) as qemu:
@@ -148,11 +159,8 @@ def bandwidth(folder, table):
                         qemu.monitor.wait_event("BLOCK_JOB_COMPLETED", 60)
                         times["ours"].append(time.monotonic() - began)
                         assert disk.wait() == "completed"
-        table.add("bytes a second of an unlimited pull / by raw QMP",
-                  statistics.median(times["raw"]) / statistics.median(times["ours"]), "", 0.98, at_least=True)
-    finally:
-        if where != folder:
-            shutil.rmtree(where, ignore_errors=True)
+    table.add("bytes a second of an unlimited pull / by raw QMP",
+              statistics.median(times["raw"]) / statistics.median(times["ours"]), "", 0.98, at_least=True)
 
 
 # --- two hundred QEMUs ---
