@@ -164,6 +164,7 @@ static void features_known(void *data, const struct qmp_error *error, struct qmp
 	struct domain *domain = data;
 	struct domain_link *link = domain->link;
 
+	domain_turn_over(domain);
 	if (error) {
 		/* Without it nothing can be asked. A hang is over some day: the link is made anew then. */
 		if (error->code != -EHOSTDOWN && link->qmp) {
@@ -184,6 +185,11 @@ static void link_ready(void *owner)
 	struct domain *domain = owner;
 
 	domain->model->metrics.connects++;
+	domain_turn(domain);
+}
+
+void domain_learn(struct domain *domain)
+{
 	qmp_query_features(domain->link->qmp, features_known, domain);
 }
 
@@ -281,6 +287,7 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 	bool was_synced = link->synced;
 
 	link->qmp = NULL;
+	domain_turn_over(domain);
 	link->gone = qemu_is_gone(code);
 	link->ready = link->synced = link->syncing = link->sync_again = false;
 	free(domain->run_state);
@@ -450,6 +457,7 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	if (!domain || !(domain->link = calloc(1, sizeof(*domain->link))))
 		abort();
 	domain->model = model;
+	model->open_domains++;
 	domain->link->domain = domain;
 	domain->name = strdup(source->name);
 	stamps_init(domain->stamps);
@@ -461,6 +469,7 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	timer_open(domain, &domain->link->deadline);
 	timer_open(domain, &domain->link->pace);
 	timer_open(domain, &domain->link->patience);
+	timer_open(domain, &domain->link->turn_timer);
 	domain->folder = source->folder;
 	set_address(domain, source);
 	return domain;
@@ -470,6 +479,7 @@ void domain_set_source(struct domain *domain, const struct source *source)
 {
 	struct domain_link *link = domain->link;
 
+	domain_turn_over(domain);
 	if (link->qmp) {
 		qmp_link_close(link->qmp);
 		domain_link_closed(domain, -ECANCELED, "another address was written");
@@ -479,7 +489,9 @@ void domain_set_source(struct domain *domain, const struct source *source)
 	while (domain->disks)
 		disk_remove(domain->disks);
 	sync_free(link);
+	model_address_clear(domain);
 	set_address(domain, source);
+	model_address_set(domain);
 	domain_set_link_error(domain, NULL);
 	domain_changed(domain, TOPIC_ADDRESS);
 	domain_changed(domain, TOPIC_STATE);
@@ -503,8 +515,12 @@ static void timer_closed(uv_handle_t *handle)
 {
 	struct domain *domain = handle->data;
 
-	domain->link->timers--;
-	model_stop_step(domain->model);
+	if (--domain->link->timers)
+		return;
+	domain->model->open_domains--;
+	/* At the end of all, looking through all of them for each of them would take its time. */
+	if (!domain->model->stopping || domain->link->removed || !domain->model->open_domains)
+		model_stop_step(domain->model);
 }
 
 void domain_stop(struct domain *domain)
@@ -514,6 +530,7 @@ void domain_stop(struct domain *domain)
 	if (link->stopping)
 		return;
 	link->stopping = true;
+	domain_turn_over(domain);
 	if (link->qmp)
 		qmp_link_close(link->qmp);
 	link->qmp = NULL;
@@ -526,6 +543,7 @@ void domain_stop(struct domain *domain)
 	uv_close((uv_handle_t *)&link->deadline, timer_closed);
 	uv_close((uv_handle_t *)&link->pace, timer_closed);
 	uv_close((uv_handle_t *)&link->patience, timer_closed);
+	uv_close((uv_handle_t *)&link->turn_timer, timer_closed);
 }
 
 bool domain_is_stopped(const struct domain *domain)

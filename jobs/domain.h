@@ -5,6 +5,7 @@
 #ifndef JOBS_DOMAIN_H
 #define JOBS_DOMAIN_H
 
+#include <uthash.h>
 #include <uv.h>
 #include "jobs/disk.h"
 #include "qmp/layout.h"
@@ -45,6 +46,7 @@ struct domain {
 	size_t history_bytes; /* that its disks have in the journal, as far as this life has seen it (jobs/history.c) */
 	struct op *ops; /* in flight on the domain itself */
 	struct domain *prev, *next;
+	UT_hash_handle by_name, by_address; /* the model's tables */
 	struct domain_link *link; /* private to domain.c and its neighbours: jobs/domain_link.h */
 };
 

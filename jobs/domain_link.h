@@ -27,6 +27,13 @@ enum {
 	ERROR_BURST_MS = 200, /* failed requests so close to each other are one job-error */
 };
 
+/* Asking a monitor what it can do takes a turn (jobs/turns.c). */
+enum turn {
+	TURN_NONE,
+	TURN_WAITING,
+	TURN_TAKEN,
+};
+
 struct domain_link {
 	struct domain *domain;
 	struct qmp_link *qmp; /* NULL: no connection and none under way */
@@ -37,6 +44,9 @@ struct domain_link {
 	uv_timer_t deadline; /* the nearest of its jobs */
 	uv_timer_t pace; /* the next step of a pull in increments */
 	uv_timer_t patience; /* is QEMU still there, while somebody waits for an abort? */
+	enum turn turn;
+	uv_timer_t turn_timer;
+	struct domain_link *turn_prev, *turn_next; /* those that wait */
 	unsigned timers; /* open handles */
 	unsigned connections; /* not gone yet, those let go included: their replies come here */
 	bool connect_later; /* when they are */
@@ -135,6 +145,19 @@ void reconnect_close(struct domain *domain);
 void model_domain_settled(struct model *model, const char *error);
 /* Something that the end of a domain or of all may wait for has happened. Does nothing at any other time. */
 void model_stop_step(struct model *model);
+/* The domain, which is among the model's, has another address from now on; or is about to have. */
+void model_address_set(struct domain *domain);
+void model_address_clear(struct domain *domain);
+
+/* Its turn has come: asks it. */
+void domain_learn(struct domain *domain);
+
+/* --- turns.c --- */
+/* domain_learn(), now or when others have been answered. */
+void domain_turn(struct domain *domain);
+/* It has been answered, or is gone; does nothing if it has no turn. */
+void domain_turn_over(struct domain *domain);
+void domain_turn_expired(uv_timer_t *timer);
 
 /* --- sync.c --- */
 /* Looks at jobs, disks and chains, now or when what is going on allows it. */

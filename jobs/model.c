@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uthash.h>
 #include <utlist.h>
 #include "jobs/delegation.h"
 #include "jobs/delete.h"
@@ -48,10 +49,8 @@ struct domain *model_find_domain(struct model *model, const char *name)
 {
 	struct domain *domain;
 
-	DL_FOREACH(model->domains, domain)
-		if (!strcmp(domain->name, name))
-			return domain;
-	return NULL;
+	HASH_FIND(by_name, model->by_name, name, strlen(name), domain);
+	return domain;
 }
 
 /* A monitor serves one client: two domains at it would keep each other out. */
@@ -59,10 +58,36 @@ static struct domain *find_address(struct model *model, const char *address)
 {
 	struct domain *domain;
 
-	DL_FOREACH(model->domains, domain)
-		if (*address && !strcmp(domain->address, address))
-			return domain;
-	return NULL;
+	HASH_FIND(by_address, model->by_address, address, strlen(address), domain);
+	return domain;
+}
+
+/* Several may run the same command: of those the table has one, which nobody looks for. */
+void model_address_set(struct domain *domain)
+{
+	struct model *model = domain->model;
+
+	if (*domain->address && !find_address(model, domain->address))
+		HASH_ADD_KEYPTR(by_address, model->by_address, domain->address,
+				strlen(domain->address), domain);
+}
+
+void model_address_clear(struct domain *domain)
+{
+	if (find_address(domain->model, domain->address) == domain)
+		HASH_DELETE(by_address, domain->model->by_address, domain);
+}
+
+static void table_add(struct model *model, struct domain *domain)
+{
+	HASH_ADD_KEYPTR(by_name, model->by_name, domain->name, strlen(domain->name), domain);
+	model_address_set(domain);
+}
+
+static void table_drop(struct model *model, struct domain *domain)
+{
+	model_address_clear(domain);
+	HASH_DELETE(by_name, model->by_name, domain);
 }
 
 char *model_may_add(struct model *model, const struct source *source, const struct domain *but)
@@ -87,6 +112,7 @@ static void show_domain(struct domain *domain)
 	struct model *model = domain->model;
 
 	DL_APPEND(model->domains, domain);
+	table_add(model, domain);
 	model->watcher->added(model->watcher_data, domain, NULL);
 	stamp_touch(&model->stamps[TOPIC_LISTING]);
 	model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_LISTING);
@@ -146,6 +172,7 @@ void model_remove(struct domain *domain, const char *reason)
 	delegation_forget(domain);
 	model->watcher->removed(model->watcher_data, domain, NULL);
 	DL_DELETE(model->domains, domain);
+	table_drop(model, domain);
 	stamp_touch(&model->stamps[TOPIC_LISTING]);
 	model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_LISTING);
 	domain_settle(domain);
@@ -323,6 +350,8 @@ void model_free(struct model *model)
 {
 	struct domain *domain, *next;
 
+	HASH_CLEAR(by_name, model->by_name);
+	HASH_CLEAR(by_address, model->by_address);
 	DL_FOREACH_SAFE(model->domains, domain, next)
 		domain_free(domain);
 	folders_free(model);

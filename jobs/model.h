@@ -45,6 +45,10 @@ struct model {
 	size_t history_bytes; /* ... and how much of it there is */
 	struct policy *policy; /* what others than the mount's owner may do */
 	struct domain *domains; /* in the order they were given or found */
+	struct domain *by_name, *by_address; /* the same, by these (jobs/model.c) */
+	size_t open_domains; /* whose handles are not all closed yet, those that leave included */
+	unsigned turns; /* jobs/turns.c */
+	struct domain_link *turns_waiting;
 	struct domain *leaving; /* removed, and not to be freed yet */
 	struct folder *folders; /* of `dir:` sources, in the order they were given */
 	struct event_log log;

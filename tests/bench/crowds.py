@@ -7,7 +7,7 @@ import subprocess
 
 import time
 
-from tools import (blockdev, connected, cpu_percent, crowd, floor, images, memory_mib, mounted, record, sockets, stopwatch, storage_daemon,
+from tools import (blockdev, connected, cpu_percent, crowd, floor, images, memory_mib, mounted, record, stopwatch, storage_daemon,
                    wait_for)
 from watch import toucher_of
 
@@ -18,10 +18,10 @@ HUNG = 100
 def attach(folder, where, count):
     """Mounts a crowd: (mount, seconds until all are connected), as a context manager."""
     began = time.monotonic()
-    manager = mounted(folder, sockets(where))
+    manager = mounted(folder, [f"dir:{where}"])
     mount = manager.__enter__()
     try:
-        wait_for(lambda: connected(mount) == count, 60, "the crowd")
+        wait_for(lambda: connected(mount) == count, 60 + count / 50, "the crowd")
     except BaseException:
         manager.__exit__(None, None, None)
         raise
@@ -72,7 +72,7 @@ def hung(folder, table):
     overlay = images.create(f"{folder}/healthy.qcow2", images.create(f"{folder}/base.qcow2"))
     with crowd(folder, "c", record(folder), HUNG) as (process, where), \
             storage_daemon(folder, "healthy", blockdev("disk0", overlay)) as qemu, floor(folder) as lowest, \
-            mounted(folder, [qemu.socket, *sockets(where)]) as mount:
+            mounted(folder, [qemu.socket, f"dir:{where}"]) as mount:
         wait_for(lambda: connected(mount) == HUNG + 1, 20, "the crowd")
         disks = [mount.disk(f"vm{number:04}", "disk0") for number in range(HUNG)]
         for disk in disks:
