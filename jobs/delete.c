@@ -34,6 +34,12 @@ static const struct domain *unknown_user(const struct model *model)
 	return NULL;
 }
 
+/* Another address was written, and nothing has come of it yet. */
+static bool is_coming(const struct domain *domain)
+{
+	return domain->state == DOMAIN_CONNECTING && !domain->link->laid_out && !domain->link->gone;
+}
+
 static bool all_settled(const struct model *model)
 {
 	const struct domain *domain;
@@ -41,7 +47,7 @@ static bool all_settled(const struct model *model)
 	if (!folders_settled(model))
 		return false;
 	DL_FOREACH(model->domains, domain)
-		if (!domain->link->settled)
+		if (!domain->link->settled || is_coming(domain))
 			return false;
 	return true;
 }
@@ -338,6 +344,41 @@ static bool is_kept(const struct disk *disk)
 	return disk->depth && !strcmp(disk->job->deletion->images[0].path, disk->chain[0].path);
 }
 
+static size_t find_path(char *const *paths, size_t count, const char *path)
+{
+	size_t at = 0;
+
+	while (at < count && strcmp(paths[at], path))
+		at++;
+	return at;
+}
+
+/*
+ * True if the chain is what such a commit leaves: what was above the images lies right on what was below them. It may be another
+ * one when both QEMU and the daemon were started anew before the end was told; then nothing proves that the images are useless.
+ */
+static bool is_left_by_commit(const struct disk *disk)
+{
+	const struct job *job = disk->job;
+	const struct deletion *deletion = job->deletion;
+	size_t first = find_path(job->before_paths, job->before_count, deletion->images[0].path);
+	size_t base = first + deletion->count;
+
+	if (base >= job->before_count)
+		return false;
+	for (size_t i = 0; i < deletion->count; i++)
+		if (strcmp(job->before_paths[first + i], deletion->images[i].path))
+			return false;
+	for (size_t i = 0; i < disk->depth; i++) {
+		if (strcmp(disk->chain[i].path, job->before_paths[base]))
+			continue;
+		if (first == 0)
+			return i == 0;
+		return i > 0 && !strcmp(disk->chain[i - 1].path, job->before_paths[first - 1]);
+	}
+	return false;
+}
+
 bool delete_images(struct disk *disk)
 {
 	struct model *model = disk->domain->model;
@@ -348,6 +389,11 @@ bool delete_images(struct disk *disk)
 	if (!job->deletion || job->deletion->over || job_final_state(job) != JOB_COMPLETED ||
 	    is_kept(disk))
 		return false;
+	if (!is_left_by_commit(disk)) {
+		delete_give_up(disk, "the chain is not the one that the commit leaves: QEMU was "
+				     "started anew, or something else has changed it");
+		return false;
+	}
 	unknown = unknown_user(model);
 	job->deletion->waits = !all_settled(model);
 	if (unknown && !job->deletion->waits) {

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <utlist.h>
 #include "jobs/delegation.h"
+#include "jobs/delete.h"
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
 #include "jobs/events.h"
@@ -105,6 +106,8 @@ void domain_set_state(struct domain *domain, enum domain_state state, const char
 		event_plain(domain, NULL, "domain-connected", NULL);
 	else if (before == DOMAIN_CONNECTED)
 		event_plain(domain, NULL, "domain-disconnected", reason);
+	if (before == DOMAIN_CONNECTING)
+		delete_step(domain->model);
 }
 
 void domain_settle(struct domain *domain)

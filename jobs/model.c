@@ -176,6 +176,7 @@ void model_remove(struct domain *domain, const char *reason)
 	stamp_touch(&model->stamps[TOPIC_LISTING]);
 	model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_LISTING);
 	domain_settle(domain);
+	delete_step(model);
 	leave(domain);
 }
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -268,3 +269,123 @@ def test_a_failure_is_no_failure_of_the_job(machine, mount, chain, folder):
     deleted, failed = deletions(disk)
     assert deleted == [] and list(failed) == [mid]
     assert disk.job["result"] == "committed" and os.path.exists(mid)
+
+
+# --- over the daemon's death ---
+
+def again(tree):
+    tree.kill()
+    tree.start()
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("words", ["top=[1] delete bandwidth=1", "delete bandwidth=1"])
+def test_killed_while_the_commit_runs(words, machine, mount, chain):
+    qemu = machine("vm", "-drive", f"file={chain.top},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
+    tree = mount(qemu.socket)
+    disk = tree.disk("vm", "vd0")
+    disk.write("commit", words + "\n")
+    doomed = listed(disk)
+    again(tree)
+    assert listed(disk) == doomed
+    disk.write("speed", "max\n")
+    if words.startswith("delete"):
+        ready(disk)
+        disk.write("pivot", "\n")
+    assert disk.wait() == "completed"
+    assert deletions(disk) == (doomed, {})
+    assert not any(map(os.path.exists, doomed))
+    qemu.quit()
+    assert images.same(disk_image(doomed, chain), chain.expected)
+
+
+def disk_image(doomed, chain):
+    return chain.base if chain.top in doomed else chain.top
+
+
+def test_killed_between_the_end_and_the_deletion(machine, mount, chain, folder):
+    """The last word waits for a domain that has just come, since it may use an image: killed there, the next life goes on."""
+    qemu = machine("vm", "-drive", f"file={chain.top},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
+    tree = mount(qemu.socket)
+    disk = tree.disk("vm", "vd0")
+    disk.write("commit", "delete\n")
+    ready(disk)
+    silent = socket.socket(socket.AF_UNIX)
+    silent.bind(f"{folder}/silent.qmp")
+    silent.listen(4)
+    os.mkdir(tree / "domains/silent")
+    tree.domain("silent").write("address", f"unix:{folder}/silent.qmp\n")
+    disk.write("pivot", "\n")
+    wait_for(lambda: not qemu.monitor("query-jobs"), why="QEMU has done its part")
+    assert disk.live and os.path.exists(chain.top) and os.path.exists(chain.mid)
+    tree.kill()
+    silent.close()
+    assert os.path.exists(chain.top) and os.path.exists(chain.mid)
+    tree.start()
+    assert disk.wait() == "completed"
+    assert disk.job["result"] == "pivoted"
+    assert deletions(disk) == ([chain.top, chain.mid], {})
+    assert not os.path.exists(chain.top) and not os.path.exists(chain.mid)
+    assert disk.chain == [chain.base]
+    os.rmdir(tree / "domains/silent")
+
+
+def test_kept_and_killed_before_it_was_told(machine, mount, chain, folder):
+    """Neither the daemon nor QEMU lives on, and the next QEMU has another disk of the name: nothing proves that an image is useless."""
+    qemu = machine("vm", "-drive", f"file={chain.top},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
+    tree = mount(qemu.socket)
+    disk = tree.disk("vm", "vd0")
+    disk.write("commit", "delete\n")
+    ready(disk)
+    silent = socket.socket(socket.AF_UNIX)
+    silent.bind(f"{folder}/silent.qmp")
+    silent.listen(4)
+    os.mkdir(tree / "domains/silent")
+    tree.domain("silent").write("address", f"unix:{folder}/silent.qmp\n")
+    disk.write("pivot", "\n")
+    wait_for(lambda: not qemu.monitor("query-jobs"), why="QEMU has done its part")
+    assert disk.live
+    tree.kill()
+    silent.close()
+    qemu.kill()
+    other = images.create(f"{folder}/other.qcow2")
+    qemu.arguments = ("-drive", f"file={other},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
+    qemu.start()
+    tree.start()
+    wait_for(lambda: disk.status != "idle" and not disk.live, why="the end is told")
+    deleted, failed = deletions(disk)
+    assert deleted == []
+    assert os.path.exists(chain.top) and os.path.exists(chain.mid)
+    if disk.status == "completed":
+        assert set(failed) == {chain.top, chain.mid}
+    os.rmdir(tree / "domains/silent")
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_killed_at_about_the_deletion(number, machine, mount, chain):
+    """
+    Whenever it is killed: the images go once, what has their names by then stays, and the next life tells how the commit ended.
+    """
+    qemu = machine("vm", "-drive", f"file={chain.top},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
+    tree = mount(qemu.socket)
+    disk = tree.disk("vm", "vd0")
+    disk.write("commit", "delete\n")
+    ready(disk)
+    disk.write("pivot", "\n")
+    time.sleep(number * 0.004)
+    tree.kill()
+    new = [path for path in (chain.top, chain.mid) if not os.path.exists(path)]
+    for path in new:
+        with open(path, "w") as file:
+            file.write("mine")
+    tree.start()
+    assert disk.wait() == "completed"
+    assert disk.job["result"] == "pivoted" and disk.chain == [chain.base]
+    for path in (chain.top, chain.mid):
+        assert os.path.exists(path) == (path in new)
+    for path in new:
+        with open(path) as file:
+            assert file.read() == "mine"
+    assert len(disk.read("history").splitlines()) == 1
+    qemu.quit()
+    assert images.same(chain.base, chain.expected)
