@@ -10,8 +10,13 @@ enum {
 	ACCESS_BITS = 0777, /* set-uid, set-gid and sticky mean nothing here */
 };
 
+/* A link comes and goes with the image it is named after: it belongs to whom its folder does. */
+static const char *const links_folder = "by-source";
+
 static struct delegated names_of(const struct place *place)
 {
+	if (place->link)
+		return (struct delegated){ .domain = place->domain, .file = links_folder };
 	return (struct delegated){
 		.domain = place->domain,
 		.disk = place->disk,
@@ -24,8 +29,10 @@ static struct access access_of(const struct face *face, const struct place *plac
 	struct access access = { .mode = mode & ACCESS_BITS, .uid = face->uid, .gid = face->gid };
 	struct delegated names = names_of(place);
 
-	if (place->domain && !place->link)
+	if (place->domain)
 		delegation_get(&names, &access);
+	if (place->link)
+		access.mode = ACCESS_BITS; /* nothing looks at a link's mode */
 	return access;
 }
 
@@ -71,7 +78,9 @@ int access_set(const struct face *face, const struct place *place, const struct 
 
 	if (face->read_only)
 		return -EROFS;
-	if (!place->domain || place->link || !may_set(face, who, what, &now, wanted))
+	if (!place->domain || !may_set(face, who, what, &now, wanted))
 		return -EPERM;
+	if (place->link)
+		return 0; /* chown -R means its folder, too */
 	return delegation_set(&names, what, wanted);
 }
