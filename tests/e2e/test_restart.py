@@ -436,6 +436,59 @@ def test_a_damaged_journal(one, folder):
     assert one.disk.wait() == "completed"
 
 
+def records(data):
+    """(where it ends, its kind, key, value) of each record of a journal."""
+    at = data.index(b"\n") + 1
+    while at < len(data):
+        kind, key, value, _ = data[at:at + 37].split(b" ", 3)
+        key, value = int(key, 16), int(value, 16)
+        body = data[at + 37:at + 37 + key + 1 + value]
+        at += 37 + key + 1 + value + 1
+        yield at, kind.decode(), body[:key].decode(), body[key + 1:].decode()
+
+
+@pytest.mark.parametrize("again", ["deleted", "made anew"])
+def test_killed_after_every_record(setting, folder, again):
+    """
+    The journal of a commit with delete, as a death after each of its records would have left it. What was dismissed then and is not
+    written down is lost; what is written down is told, once; an image that was deleted and made anew is another one.
+    """
+    at = setting()
+    at.disk.write("commit", "top=[1] base=[2] delete\n")
+    assert at.disk.wait() == "completed"
+    job = at.disk.job["id"]
+    assert not os.path.exists(at.chain.mid)
+    at.die()
+    path = journal_of(folder)
+    with open(path, "rb") as file:
+        data = file.read()
+    if again == "made anew":
+        images.create(at.chain.mid, at.chain.base)
+    words = []
+    known, done = None, False
+    for end, kind, key, value in records(data):
+        if key == f"job/{job}":
+            known = json.loads(value) if kind == "+" else None
+        done = done or (key.startswith("history/") and kind == "+")
+        with open(path, "wb") as file:
+            file.write(data[:end])
+        at.mount.start()
+        word = "completed" if done or known and "end" in known else "lost" if known and known["seen"] else "idle"
+        assert at.disk.wait() == word, (key, value)
+        words.append(word)
+        assert [line["state"] for line in history(at.disk)] == ([] if word == "idle" else [word])
+        assert at.ended() == ([] if done or word == "idle" else [f"job-{word}"])
+        assert os.path.exists(at.chain.mid) == (again == "made anew")
+        if word == "completed" and not done:
+            begun = known["deleting"] and again == "deleted"  # else somebody else has taken it away, or put it there
+            told = at.disk.events("image-deleted" if begun else "image-delete-failed")
+            assert [event["image"] for event in told] == [at.chain.mid]
+        assert "aside" not in at.mount.said()
+        at.die()
+    assert set(words) == {"idle", "lost", "completed"}
+    at.mount.start()
+
+
 def test_nothing_is_left_when_nothing_happened(mount, folder):
     tree = mount(f"unix:{folder}/nobody")
     assert os.path.exists(journal_of(folder))
