@@ -181,6 +181,7 @@ static void features_known(void *data, const struct qmp_error *error, struct qmp
 	link->gone = false;
 	ask_run_state(domain);
 	domain_sync(domain);
+	make_image_connected(domain);
 }
 
 static void link_ready(void *owner)

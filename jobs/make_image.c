@@ -21,6 +21,8 @@
 #include "jobs/domain_link.h"
 #include "jobs/program.h"
 
+#define CREATE_PREFIX JOB_ID_PREFIX "create-"
+
 struct making {
 	struct domain *domain;
 	uint64_t number; /* by which replies find it */
@@ -130,7 +132,7 @@ static void next_job_id(struct making *making)
 	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
 		number = (uint64_t)time(NULL);
 	free((char *)making->image.job);
-	if (asprintf((char **)&making->image.job, JOB_ID_PREFIX "create-%016llx",
+	if (asprintf((char **)&making->image.job, CREATE_PREFIX "%016llx",
 		     (unsigned long long)number) < 0)
 		abort();
 }
@@ -281,20 +283,29 @@ static void end_known(void *data, const struct qmp_error *error)
 
 bool make_image_event(struct domain *domain, const struct qmp_event *event)
 {
+	bool concluded = event->kind == QMP_EVENT_JOB_STATUS_CHANGE && event->status &&
+			 !strcmp(event->status, "concluded");
 	struct making *making;
 
+	if (strncmp(event->job, CREATE_PREFIX, strlen(CREATE_PREFIX)))
+		return false;
 	DL_FOREACH(domain->link->makings, making)
 		if (!strcmp(making->image.job, event->job))
 			break;
-	if (!making)
-		return false;
-	if (!making->concluded && event->kind == QMP_EVENT_JOB_STATUS_CHANGE && event->status &&
-	    !strcmp(event->status, "concluded")) {
+	if (!making && concluded) {
+		qmp_job_dismiss(domain->link->qmp, event->job, NULL, NULL); /* of another life */
+	} else if (making && concluded && !making->concluded) {
 		making->concluded = true;
 		qmp_query_job_error(domain->link->qmp, making->image.job, end_known,
 				    slip_new(making));
 	}
 	return true;
+}
+
+void make_image_connected(struct domain *domain)
+{
+	if (qmp_has(domain->link->features, QMP_HAS_BLOCKDEV_CREATE))
+		qmp_create_sweep(domain->link->qmp, CREATE_PREFIX);
 }
 
 bool make_image_forbids_listing(const struct domain *domain)

@@ -21,6 +21,8 @@ void make_image(struct domain *domain, const struct qmp_create *image, make_imag
 bool make_image_event(struct domain *domain, const struct qmp_event *event);
 /* True while a storage daemon must not be asked for its nodes: domain_pump() follows. */
 bool make_image_forbids_listing(const struct domain *domain);
+/* There is a new link: dismisses what the last one has left. */
+void make_image_connected(struct domain *domain);
 /* The link is gone. */
 void make_image_link_lost(struct domain *domain);
 

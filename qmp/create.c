@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+	SWEEP_MAX = 256, /* jobs that are looked at */
+};
+
 struct create_call {
 	char *job; /* of qmp_query_job_error() */
 	qmp_done_fn done;
@@ -96,4 +100,36 @@ static void jobs_known(void *data, const struct qmp_error *error, const struct q
 void qmp_query_job_error(struct qmp_link *link, const char *job, qmp_done_fn done, void *data)
 {
 	qmp_link_send(link, "query-jobs", NULL, jobs_known, call_new(job, done, data));
+}
+
+/* --- what an earlier connection has left --- */
+
+struct sweep {
+	struct qmp_link *link;
+	const char *prefix;
+};
+
+static void sweep_jobs(void *data, const struct qmp_error *error, const struct qmp_value *value)
+{
+	struct sweep *sweep = data;
+
+	for (size_t i = 0; !error && i < qmp_value_count(value) && i < SWEEP_MAX; i++) {
+		const struct qmp_value *job = qmp_value_item(value, i);
+		const char *id = qmp_value_text(job, "id", "");
+
+		if (!strncmp(id, sweep->prefix, strlen(sweep->prefix)) &&
+		    !strcmp(qmp_value_text(job, "status", ""), "concluded"))
+			qmp_job_dismiss(sweep->link, id, NULL, NULL);
+	}
+	free(sweep);
+}
+
+void qmp_create_sweep(struct qmp_link *link, const char *prefix)
+{
+	struct sweep *sweep = malloc(sizeof(*sweep));
+
+	if (!sweep)
+		abort();
+	*sweep = (struct sweep){ link, prefix };
+	qmp_link_send(link, "query-jobs", NULL, sweep_jobs, sweep);
 }

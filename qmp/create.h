@@ -24,4 +24,7 @@ void qmp_create_format(struct qmp_link *link, const struct qmp_create *create, q
 /* Why the job has failed: @error is that, -EREMOTEIO, or why it cannot be told; NULL: it went well. */
 void qmp_query_job_error(struct qmp_link *link, const char *job, qmp_done_fn done, void *data);
 
+/* Dismisses what is over and was not dismissed of the jobs whose ids begin with @prefix, which is a string constant. */
+void qmp_create_sweep(struct qmp_link *link, const char *prefix);
+
 #endif
