@@ -82,11 +82,12 @@ Test(fs_options, own_options)
 	struct options options;
 	char *error;
 
-	cr_assert_eq(read_words(&options, &error, "-d -o runtime_dir=run,format=raw s /mnt"), 0);
+	cr_assert_eq(read_words(&options, &error, "-d -o runtime_dir=run,state_dir=state,format=raw s /mnt"), 0);
 	cr_assert(options.debug && options.foreground);
 	cr_assert_str_eq(options.format, "raw");
 	/* The daemon will change to "/". */
 	cr_assert(options.runtime_dir[0] == '/' && strstr(options.runtime_dir, "/run"));
+	cr_assert(options.state_dir[0] == '/' && strstr(options.state_dir, "/state"));
 	cr_assert_eq(options.timeout_s, 10);
 	options_clear(&options);
 }
