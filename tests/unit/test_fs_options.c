@@ -82,7 +82,9 @@ Test(fs_options, own_options)
 	struct options options;
 	char *error;
 
-	cr_assert_eq(read_words(&options, &error, "-d -o runtime_dir=run,state_dir=state,format=raw s /mnt"), 0);
+	cr_assert_eq(read_words(&options, &error,
+				"-d -o runtime_dir=run,state_dir=state,format=raw s /mnt"),
+		     0);
 	cr_assert(options.debug && options.foreground);
 	cr_assert_str_eq(options.format, "raw");
 	/* The daemon will change to "/". */
