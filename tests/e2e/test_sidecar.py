@@ -12,11 +12,11 @@ import pytest
 
 import sidecar
 from qemu import blockdev
-from system import ROOT, detach, mount_lines, wait_for
+from system import IS_ROOT, ROOT, detach, mount_lines, wait_for
 from users import OTHER, USER, give, needs_users, run_as, write
 
-CAN_UNSHARE = not subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], user=USER, group=USER, extra_groups=[],
-                                 stderr=subprocess.DEVNULL).returncode if os.geteuid() == 0 else False
+CAN_UNSHARE = IS_ROOT and shutil.which("unshare") and not subprocess.run(
+    ["unshare", "--user", "--map-root-user", "--mount", "true"], user=USER, group=USER, extra_groups=[], stderr=subprocess.DEVNULL).returncode
 KINDS = [pytest.param(sidecar.bubblewrap, id="bubblewrap",
                       marks=pytest.mark.skipif(not (CAN_UNSHARE and shutil.which("bwrap")), reason="no bubblewrap, or no user namespaces")),
          pytest.param(sidecar.unshare, id="unshare", marks=pytest.mark.skipif(not CAN_UNSHARE, reason="no user namespaces"))]
