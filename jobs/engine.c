@@ -36,6 +36,7 @@ enum {
 struct engine {
 	struct domain *domain;
 	char *image;
+	char *format; /* of the image that it has gone over to; NULL: it has not */
 	struct engine_folder folder;
 	enum engine_phase phase;
 	struct program *program; /* that runs now, or NULL */
@@ -66,6 +67,7 @@ void engine_free(struct engine *engine)
 {
 	engine_folder_close(&engine->folder);
 	free(engine->image);
+	free(engine->format);
 	free(engine);
 }
 
@@ -200,6 +202,10 @@ static void probe(struct engine *engine)
 			      "info", "--output=json", engine->image, NULL };
 
 	engine_folder_sweep(&engine->folder);
+	if (engine->format) {
+		start_daemon(engine, engine->format);
+		return;
+	}
 	if (settings->image_format) {
 		start_daemon(engine, settings->image_format);
 		return;
@@ -226,6 +232,16 @@ void engine_start(struct engine *engine)
 	} else {
 		probe(engine);
 	}
+}
+
+void engine_follow(struct engine *engine, const char *image, const char *format)
+{
+	if (*image != '/' || !strcmp(engine->image, image))
+		return;
+	free(engine->image);
+	free(engine->format);
+	engine->image = strdup(image);
+	engine->format = strdup(format);
 }
 
 static void restart(uv_timer_t *timer)

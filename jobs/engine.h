@@ -19,6 +19,8 @@ struct engine *engine_new(struct domain *domain, const char *image);
  * in domain_engine_failed().
  */
 void engine_start(struct engine *engine);
+/* The disk stands on another image now: it is what a next engine is to open. */
+void engine_follow(struct engine *engine, const char *image, const char *format);
 /* The link is closed. True if the engine goes on by itself: there was nobody to adopt, so one is started. */
 bool engine_link_closed(struct engine *engine, int code);
 /* Ends it: gives up live jobs and says so, asks it to quit, kills it if it does not. Tells by model_stop_step(). */

@@ -68,6 +68,8 @@ struct disk *identity_find_below(struct domain *domain, const struct qmp_disk_in
 
 	if (info->qdev || (info->device && *info->device))
 		return NULL;
+	if (domain->engine)
+		return domain->disks; /* it has one, whatever a new engine calls its node */
 	DL_FOREACH(domain->disks, disk)
 		if (node_of(disk) && is_below(info, node_of(disk)))
 			return disk;

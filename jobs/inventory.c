@@ -9,6 +9,7 @@
 #include <string.h>
 #include <utlist.h>
 #include "jobs/domain_link.h"
+#include "jobs/engine.h"
 #include "jobs/events.h"
 #include "jobs/history.h"
 #include "jobs/identity.h"
@@ -154,6 +155,13 @@ static void chain_changed(struct disk *disk)
 		domain_changed(disk->domain, TOPIC_SOURCES);
 }
 
+/* A private engine that dies and is started again must open the image that the disk stands on by then. */
+static void follow_engine(const struct disk *disk)
+{
+	if (disk->domain->engine)
+		engine_follow(disk->domain->engine, disk->chain[0].path, disk->chain[0].format);
+}
+
 static void update_disk(struct disk *disk, struct qmp_disk_info *info)
 {
 	bool changed = chain_differs(disk, info);
@@ -162,8 +170,10 @@ static void update_disk(struct disk *disk, struct qmp_disk_info *info)
 	if (!disk->going_over_sent)
 		disk->going_over = false; /* whether it did is seen now */
 	take_chain(disk, info); /* node names may differ where paths do not */
-	if (changed)
-		chain_changed(disk);
+	if (!changed)
+		return;
+	follow_engine(disk);
+	chain_changed(disk);
 }
 
 void disk_take_overlay(struct disk *disk, struct qmp_image *overlay, const char *file_node)
@@ -180,6 +190,7 @@ void disk_take_overlay(struct disk *disk, struct qmp_image *overlay, const char 
 	free(disk->file_node);
 	disk->file_node = file_node ? strdup(file_node) : NULL;
 	identity_follow(disk, chain[0].node);
+	follow_engine(disk);
 	chain_changed(disk);
 }
 

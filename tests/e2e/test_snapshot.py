@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 
 import pytest
 
@@ -12,6 +13,7 @@ from kinds import Chain, SmallFolder
 from mount import Refused
 from qemu import blockdev
 from system import needs_root, wait_for
+from test_image import engine_of
 
 every_layout = pytest.mark.parametrize("layout", layouts.STORAGE_DAEMON + layouts.MACHINE, ids=lambda layout: layout.__name__)
 
@@ -163,6 +165,28 @@ def test_an_image_that_no_machine_uses(mount, folder):
     disk.pull()
     assert disk.wait() == "completed"
     assert disk.chain == [f"{folder}/overlay.qcow2"]
+    mounted.close()
+    assert images.same(f"{folder}/overlay.qcow2", chain.expected)
+
+
+def test_an_engine_that_dies_comes_back_on_the_overlay(mount, folder):
+    """Without it jobs would work on an image that is another one's backing image by now."""
+    chain = Chain(folder)
+    mounted = mount(f"image:{chain.top}")
+    disk = mounted.disk("top", "disk")
+    disk.write("snapshot", "file=overlay.qcow2\n")
+    os.kill(engine_of(mounted), signal.SIGKILL)
+    domain = mounted.domain("top")
+    wait_for(lambda: not domain.connected, why="its death")
+    wait_for(lambda: domain.connected and disk.chain == [f"{folder}/overlay.qcow2", *chain.all], why="the next engine")
+    assert domain.disks() == ["disk"]
+    assert not disk.events("disk-removed") and len(disk.events("chain-changed")) == 1
+    # A daemon that was killed finds it as it is.
+    mounted.kill()
+    mounted.start()
+    assert domain.disks() == ["disk"] and disk.chain == [f"{folder}/overlay.qcow2", *chain.all]
+    disk.pull()
+    assert disk.wait() == "completed"
     mounted.close()
     assert images.same(f"{folder}/overlay.qcow2", chain.expected)
 

@@ -42,3 +42,31 @@ Test(backing_name, relative_stays_relative)
 	expect(NAMES("a:b/c"), 1, NULL);
 	expect(NAMES("dir/a:b"), 1, "dir/a:b");
 }
+
+static void expect_new(const char *own, size_t index, const char *path, bool relative,
+		       const char *wanted)
+{
+	struct qmp_image chain[2] = {
+		{ .path = "/vm/a/top", .filename = "json:{}", .backing = (char *)own },
+		{ .path = "nbd://host/base", .filename = "nbd://host/base" },
+	};
+	char *name = backing_name_new(chain, index, path, relative);
+
+	cr_assert_str_eq(name, wanted, "%s", name);
+	free(name);
+}
+
+/* Would catch: a relative name from another folder, where it would be another file or none. */
+Test(backing_name, of_a_new_image)
+{
+	expect_new("base", 0, "/vm/a/new", false, "top");
+	expect_new(NULL, 0, "/vm/a/new", true, "top");
+	expect_new(NULL, 0, "/vm/a/new", false, "/vm/a/top");
+	expect_new("/vm/a/base", 0, "/vm/a/new", false, "/vm/a/top");
+	expect_new("base", 0, "/vm/b/new", true, "/vm/a/top");
+	expect_new("base", 0, "/vm/a/b/new", true, "/vm/a/top");
+	expect_new("base", 0, "/vm/new", true, "/vm/a/top");
+	expect_new("../base", 1, "/vm/a/new", false, "../base");
+	expect_new("../base", 1, "/vm/b/new", false, "nbd://host/base");
+	expect_new("/vm/base", 1, "/vm/a/new", false, "nbd://host/base");
+}

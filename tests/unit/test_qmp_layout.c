@@ -190,6 +190,14 @@ Test(qmp_layout, nodes_mirror)
 			"job pull0 on 1\n");
 }
 
+Test(qmp_layout, nodes_backup)
+{
+	/* Catches the target of a backup shown as a disk, and the disk taken for a part of it: sync=none has it for a backing image. */
+	expect_recorded("nodes_backup.json",
+			"disk - - top: top=qcow2:/vm/top.qcow2:64 base=qcow2:/vm/base.qcow2:64\n"
+			"job pull0 on 0\n");
+}
+
 Test(qmp_layout, nodes_throttle)
 {
 	/* Catches an exported filter shown as the disk. */
