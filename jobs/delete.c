@@ -379,6 +379,21 @@ static bool is_left_by_commit(const struct disk *disk)
 	return false;
 }
 
+/* True if QEMU has one of the images still open, by what is known of its nodes. */
+static bool qemu_has_node(const struct disk *disk)
+{
+	const struct job *job = disk->job;
+	const struct domain_link *link = disk->domain->link;
+	size_t first =
+		find_path(job->before_paths, job->before_count, job->deletion->images[0].path);
+
+	for (size_t i = first; i < job->before_count && i < first + job->deletion->count; i++)
+		for (size_t j = 0; job->before_nodes[i] && j < link->node_count; j++)
+			if (!strcmp(job->before_nodes[i], link->nodes[j]))
+				return true;
+	return false;
+}
+
 bool delete_images(struct disk *disk)
 {
 	struct model *model = disk->domain->model;
@@ -392,6 +407,11 @@ bool delete_images(struct disk *disk)
 	if (!is_left_by_commit(disk)) {
 		delete_give_up(disk, "the chain is not the one that the commit leaves: QEMU was "
 				     "started anew, or something else has changed it");
+		return false;
+	}
+	if (job->drop_failed || qemu_has_node(disk)) {
+		delete_give_up(disk, "QEMU still has a node of an image that the commit has made "
+				     "useless: something there uses it");
 		return false;
 	}
 	unknown = unknown_user(model);

@@ -67,6 +67,8 @@ struct domain_link {
 	bool synced; /* the model is QEMU's, as of this connection */
 	bool syncing, sync_again;
 	bool laid_out; /* its disks and chains have been seen, in this life of the daemon */
+	char **nodes; /* names of the nodes that QEMU had when the chains were last read */
+	size_t node_count;
 	bool gone; /* nobody listens at its address */
 	size_t unknown_records; /* made by jobs/job_record.c */
 	bool recovered; /* what earlier lives have left of jobs has been looked at */

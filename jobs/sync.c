@@ -86,8 +86,18 @@ static void found_forget(struct found_jobs *found)
 	found->count = kept;
 }
 
+static void free_nodes(struct domain_link *link)
+{
+	for (size_t i = 0; i < link->node_count; i++)
+		free(link->nodes[i]);
+	free(link->nodes);
+	link->nodes = NULL;
+	link->node_count = 0;
+}
+
 void sync_free(struct domain_link *link)
 {
+	free_nodes(link);
 	if (!link->found)
 		return;
 	for (size_t i = 0; i < link->found->count; i++)
@@ -220,6 +230,15 @@ static void settle_known(struct domain *domain, bool chain_read)
 
 /* --- step two: disks and chains --- */
 
+static void take_nodes(struct domain_link *link, struct qmp_layout *layout)
+{
+	free_nodes(link);
+	link->nodes = layout->nodes;
+	link->node_count = layout->node_count;
+	layout->nodes = NULL;
+	layout->node_count = 0;
+}
+
 static void laid_out(void *data, const struct qmp_error *error, struct qmp_layout *layout)
 {
 	struct domain *domain = data;
@@ -240,6 +259,7 @@ static void laid_out(void *data, const struct qmp_error *error, struct qmp_layou
 	}
 	qemu_files_make_absolute(layout, qmp_link_peer(link->qmp));
 	link->laid_out = true;
+	take_nodes(link, layout);
 	inventory_merge(domain, layout);
 	settle_known(domain, true);
 	adopt_jobs(domain, layout);

@@ -409,6 +409,13 @@ static void find_loose(struct qmp_layout *layout, const struct qmp_graph *graph)
 			layout->loose[layout->loose_count++] = copy(graph->drivers[i]->name);
 }
 
+static void name_nodes(struct qmp_layout *layout, const struct qmp_graph *graph)
+{
+	layout->nodes = must(calloc(graph->driver_count + 1, sizeof(*layout->nodes)));
+	for (size_t i = 0; i < graph->driver_count; i++)
+		layout->nodes[layout->node_count++] = copy(graph->drivers[i]->name);
+}
+
 static void find_files(struct qmp_layout *layout, const struct qmp_graph *graph)
 {
 	for (size_t i = 0; i < layout->disk_count; i++) {
@@ -432,6 +439,7 @@ static struct qmp_layout *layout_finish(struct qmp_layout *layout, struct qmp_gr
 	if (graph) {
 		find_jobs(layout, graph);
 		find_loose(layout, graph);
+		name_nodes(layout, graph);
 		find_files(layout, graph);
 	}
 	qmp_graph_free(graph);
@@ -450,6 +458,9 @@ void qmp_layout_free(struct qmp_layout *layout)
 		free(layout->loose[i]);
 	free(layout->disks);
 	free(layout->jobs);
+	for (size_t i = 0; i < layout->node_count; i++)
+		free(layout->nodes[i]);
+	free(layout->nodes);
 	free(layout->loose);
 	free(layout);
 }

@@ -55,6 +55,8 @@ struct qmp_layout {
 	size_t job_count;
 	char **loose; /* named nodes without any parent, disks of a storage daemon included: what blockdev-del could drop */
 	size_t loose_count;
+	char **nodes; /* names of all format and protocol nodes that QEMU has */
+	size_t node_count;
 };
 
 void qmp_layout_free(struct qmp_layout *layout);

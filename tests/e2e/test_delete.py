@@ -196,6 +196,24 @@ def test_locked_by_a_program_that_is_not_under_the_mount(machine, mount, chain):
     assert deleted == [chain.top] and "locked" in failed[chain.mid]
 
 
+def test_a_node_that_qemu_keeps(machine, mount, chain, folder):
+    """Another overlay has been put on the image in the same QEMU, by nodes that no device has: QEMU keeps it open, and it stays."""
+    qemu = machine("vm", "-blockdev", blockdev("b", chain.base, **layouts.READ_ONLY),
+                   "-blockdev", blockdev("m", chain.mid, backing="b", **layouts.READ_ONLY),
+                   "-blockdev", blockdev("fmt0", chain.top, backing="m"),
+                   "-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=fmt0,id=sd0")
+    disk = mount(qemu.socket).disk("vm", "sd0")
+    disk.write("commit", "delete\n")
+    ready(disk)
+    overlay = images.create(f"{folder}/second.qcow2", chain.mid)
+    qemu.monitor("blockdev-add", **json.loads(blockdev("second", overlay, backing="m", **layouts.READ_ONLY)))
+    disk.write("pivot", "\n")
+    assert disk.wait() == "completed"
+    deleted, failed = deletions(disk)
+    assert chain.mid in failed and "node" in failed[chain.mid]
+    assert os.path.exists(chain.mid)
+
+
 def test_users_of_the_base_are_refused(machine, storage_daemon, mount, chain):
     qemu = machine("vm", "-drive", f"file={chain.top},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
     overlay = images.create(chain.mid + ".overlay", chain.mid)
