@@ -14,6 +14,7 @@ import images
 import layouts
 from qemu import blockdev
 from system import wait_for
+from watch import needs
 from test_commit import chain, every_layout, every_machine, ready, refused, start  # noqa: F401 (chain is a fixture)
 
 
@@ -214,6 +215,16 @@ def test_a_node_that_qemu_keeps(machine, mount, chain, folder):
     assert os.path.exists(chain.mid)
 
 
+@needs("socat")
+@pytest.mark.parametrize("words", ["delete", "top=[1] delete", "delete dry-run"])
+def test_a_qemu_that_may_be_on_another_host(words, machine, mount, chain):
+    """Its files are not ours, whatever their names: nothing begins."""
+    qemu = machine("vm", "-drive", f"file={chain.top},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
+    disk = mount(f"vm=exec:exec socat - UNIX:{qemu.socket}").disk("vm", "vd0")
+    assert "not those of this host" in refused(disk, "commit", words + "\n", errno.EOPNOTSUPP)
+    assert disk.status == "idle" and qemu.monitor("query-jobs") == []
+
+
 def test_users_of_the_base_are_refused(machine, storage_daemon, mount, chain):
     qemu = machine("vm", "-drive", f"file={chain.top},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
     overlay = images.create(chain.mid + ".overlay", chain.mid)
@@ -348,7 +359,7 @@ def test_killed_between_the_end_and_the_deletion(machine, mount, chain, folder):
     os.rmdir(tree / "domains/silent")
 
 
-def test_kept_and_killed_before_it_was_told(machine, mount, chain, folder):
+def test_both_killed_and_another_disk_has_the_name(machine, mount, chain, folder):
     """Neither the daemon nor QEMU lives on, and the next QEMU has another disk of the name: nothing proves that an image is useless."""
     qemu = machine("vm", "-drive", f"file={chain.top},if=none,id=drv0", "-device", "virtio-blk-pci,drive=drv0,id=vd0")
     tree = mount(qemu.socket)
