@@ -211,7 +211,13 @@ static void link_busy(void *owner)
 	struct domain *domain = owner;
 
 	domain_set_state(domain, DOMAIN_BUSY, NULL);
-	domain_set_link_error(domain, "the monitor does not greet: it probably serves another "
+	if (domain->transport == QMP_EXEC)
+		domain_set_link_error(domain,
+				      "the command is silent: it has not reached the monitor "
+				      "yet, or that serves another client");
+	else
+		domain_set_link_error(domain,
+				      "the monitor does not greet: it probably serves another "
 				      "client; QEMU can be given a second one (-qmp)");
 	domain_settle(domain);
 }

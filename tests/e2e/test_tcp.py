@@ -224,6 +224,25 @@ def test_copy(far_machine, folder):
     assert not [node for node in graph["nodes"] if "look" in node["name"]]
 
 
+def test_every_command(far_machine, shelf, folder):
+    """What is left of the commands, over the network."""
+    disk = far_machine.disk
+    disk.write("backup", f"dest={folder}/backup.qcow2\n")
+    assert disk.wait() == "completed"
+    assert images.same(f"{folder}/backup.qcow2", far_machine.image)
+    disk.write("snapshot", f"file={folder}/overlay.qcow2\n")
+    assert disk.chain == [f"{folder}/overlay.qcow2", far_machine.image, shelf.mid, shelf.base]
+    assert ask_refused(disk, "snapshot", f"file={folder}/backup.qcow2").errno == errno.EEXIST
+    assert ask_refused(disk, "backup", f"dest={folder}/overlay.qcow2").errno == errno.EEXIST
+    disk.write("commit", f"base={far_machine.image} pivot\n")
+    assert disk.wait() == "completed"
+    assert disk.chain == [far_machine.image, shelf.mid, shelf.base]
+    disk.hold()
+    disk.write("abort", "\n")
+    assert disk.status == "cancelled"
+    assert os.path.exists(f"{folder}/overlay.qcow2")
+
+
 def test_commit(far_machine, shelf, folder):
     """Images are known by the names that QEMU gives them. Another path of the same file, here, means nothing."""
     disk = far_machine.disk
