@@ -227,7 +227,8 @@ class Player:
                 self.names.update(zip(ID.findall(json.dumps(recorded)), ID.findall(json.dumps(command))))
         answer = self.last.get(command["execute"])
         if answer is None or at is None and not self.is_question(command):
-            self.strange.append(command["execute"])
+            if not self.is_question(command):
+                self.strange.append(command["execute"])
             answer = {"error": {"class": "GenericError", "desc": "this was not recorded"}}
         self.send({**answer, "id": command["id"]})
 
