@@ -338,8 +338,11 @@ def test_somebody_else_resumes_it(pull, place):
     """job-resume on another monitor: it is parked again, and goes on from there as if nothing had been."""
     one = pull(place)
     one.parks("increment=4M")
+    one.qemu.monitor.events.clear()
     one.qemu.monitor("job-resume", id=one.disk.job["id"])
-    wait_for(lambda: one.qemu.monitor.job()["status"] == "paused" and one.qemu.monitor.job()["offset"] > 4 * MIB)
+    for status in ("running", "paused"):
+        one.qemu.monitor.wait_event("JOB_STATUS_CHANGE", status=status)
+    wait_for(lambda: one.qemu.monitor.job()["offset"] == one.disk.progress[0])
     assert one.disk.status == "paused"
     cursor = one.parked()
     assert one.parks("increment=4M") >= cursor + 4 * MIB
