@@ -141,7 +141,7 @@ class Player:
         head, *lines = text.splitlines()
         self.head, self.messages = json.loads(head), [json.loads(line.replace(HERE, folder)) for line in lines]
         self.answers = {message["from"]["id"]: message["from"] for message in self.messages if "id" in message.get("from", {})}
-        self.at, self.last, self.names = 0, {}, {}
+        self.at, self.last, self.names, self.states = 0, {}, {}, {}
         self.strange = []  # commands that nobody had sent then
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
@@ -187,11 +187,18 @@ class Player:
                     commands.put(message)
         commands.put(None)
 
+    def as_events_told(self, jobs):
+        """The jobs as they were told last, in the states that events have told of since."""
+        jobs = [{**job, "status": self.states.get(job["device"], job["status"])} for job in jobs]
+        return [job for job in jobs if job["status"] != "null"]
+
     def tell(self):
         """Greeting and events, up to the next command."""
         while self.at < len(self.messages) and "from" in self.messages[self.at]:
             message = self.messages[self.at]["from"]
             self.at += 1
+            if message.get("event") == "JOB_STATUS_CHANGE":
+                self.states[message["data"]["id"]] = message["data"]["status"]
             if "id" not in message:
                 self.send(message)
 
@@ -230,6 +237,8 @@ class Player:
             if not self.is_question(command):
                 self.strange.append(command["execute"])
             answer = {"error": {"class": "GenericError", "desc": "this was not recorded"}}
+        if at is None and command["execute"] == "query-block-jobs" and "return" in answer:
+            answer = {"return": self.as_events_told(answer["return"])}
         self.send({**answer, "id": command["id"]})
 
 

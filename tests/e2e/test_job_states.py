@@ -62,7 +62,7 @@ def end_well(vm):
 
 
 @pytest.mark.quick
-@every_kind
+@pytest.mark.parametrize("kind", [PULL, COMMIT, ACTIVE_COMMIT, COPY], ids=repr)
 def test_abort_of_a_job_that_is_being_created(vm, kind):
     """QEMU comes to both commands one after the other: the job is cancelled before it did much, or at its end."""
     vm.qemu.freeze()
