@@ -170,8 +170,12 @@ static void graph_known(void *data, const struct qmp_error *error, const struct 
 		flush.file_node = node->file ? node->file->name : NULL;
 		flush.backing_node = node->backing ? node->backing->name : NULL;
 	}
-	/* What is not in the graph, or cannot be flushed, is left to QEMU. */
-	if (!node || !qmp_flush_pending(call->link, call->features, &flush, target_flushed, call))
+	/*
+	 * The human monitor is the second choice: that a flush has failed goes to QEMU's own standard output. What is not in the
+	 * graph, or cannot be flushed, is left to QEMU.
+	 */
+	if (!node || (!by_reopen(call->link, call->features, &flush, target_flushed, call) &&
+		      !by_monitor(call->link, call->features, &flush, target_flushed, call)))
 		target_done(call, error && error->code != -EREMOTEIO ? error : NULL);
 	qmp_graph_free(graph);
 }

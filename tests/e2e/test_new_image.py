@@ -1,6 +1,7 @@
 """What is left of a backup or a snapshot that did not come about, at whatever moment it was given up: no file, no job, no node."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -174,3 +175,23 @@ def test_a_backup_whose_answer_is_lost(set_up):
     assert set_up.disk.wait() == "completed"
     set_up.qemu.quit()
     assert images.same(set_up.path, set_up.chain.expected)
+
+
+def test_a_backup_whose_tables_cannot_be_written(set_up):
+    """QEMU would write them when it closes the image, and nobody would hear that it could not."""
+    def change(message):
+        if message["execute"] == "drive-backup":
+            target = json.loads(message["arguments"]["target"].removeprefix("json:"))
+            rule = {"event": "flush_to_os", "errno": errno.ENOSPC, "once": False, "immediately": False}
+            target["file"] = {"driver": "blkdebug", "image": target["file"], "inject-error": [rule]}
+            message["arguments"]["target"] = "json:" + json.dumps(target)
+        return message
+    set_up.relay.change = change
+    set_up.write("backup")
+    assert set_up.disk.wait() == "failed"
+    assert "flush" in set_up.disk.job["error"] and "No space left" in set_up.disk.job["error"]
+    assert not images.same(set_up.path, set_up.chain.expected)
+    assert set_up.disk.chain == set_up.chain.all
+    os.unlink(set_up.path)
+    set_up.relay.change = None
+    set_up.works("backup")
