@@ -481,6 +481,7 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	timer_open(domain, &domain->link->patience);
 	timer_open(domain, &domain->link->turn_timer);
 	domain->folder = source->folder;
+	domain->link->fresh = source->fresh;
 	set_address(domain, source);
 	return domain;
 }
@@ -512,6 +513,8 @@ void domain_start(struct domain *domain)
 	reconnect_begin(domain);
 	if (domain->engine) {
 		engine_start(domain->engine);
+	} else if (domain->link->fresh) {
+		domain_retry_in(domain, FRESH_SOCKET_MS);
 	} else if (domain->socket) {
 		domain_connect(domain);
 	} else {

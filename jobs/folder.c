@@ -180,6 +180,7 @@ static void add_domain(struct folder *folder, struct entry *entry)
 		.name = source_name_of_path(entry->file),
 		.path = join(folder->path, entry->file),
 		.folder = folder,
+		.fresh = folder->settled,
 	};
 	char *reason = why_not(folder, entry, &source);
 

@@ -12,8 +12,6 @@ enum {
 	PAUSE_MS_MAX = 10000,
 	/* A connection that has lasted so long is tried again at once; one that was complete, but shorter, after at most so long. */
 	LASTING_MS = 1000,
-	/* Between attempts, however often the file changes. */
-	CHANGE_MS = 20,
 };
 
 static void remember_socket(struct domain *domain)
@@ -40,7 +38,6 @@ static bool is_replaced(const struct domain *domain)
 void reconnect_now(struct domain *domain)
 {
 	struct domain_link *link = domain->link;
-	uint64_t since = uv_now(domain->model->loop) - link->attempt_ms;
 
 	if (link->stopping || link->synced)
 		return;
@@ -53,7 +50,9 @@ void reconnect_now(struct domain *domain)
 	}
 	/* Whoever makes a socket listens on it a moment later, and no event tells of that: the short pauses follow. */
 	link->retry_ms = PAUSE_MS_MIN;
-	domain_retry_in(domain, since < CHANGE_MS ? CHANGE_MS : 0);
+	if (!uv_is_active((uv_handle_t *)&link->retry) ||
+	    uv_timer_get_due_in(&link->retry) > FRESH_SOCKET_MS)
+		domain_retry_in(domain, FRESH_SOCKET_MS);
 }
 
 static void socket_changed(void *data)

@@ -5,6 +5,8 @@
 #ifndef JOBS_SOURCE_H
 #define JOBS_SOURCE_H
 
+#include <stdbool.h>
+
 struct folder;
 
 enum source_kind {
@@ -21,6 +23,7 @@ struct source {
 	char *name; /* of the domain, escaped as a folder's name; NULL: SOURCE_DIR */
 	char *path; /* absolute; HOST:PORT; the command; NULL: SOURCE_NONE */
 	struct folder *folder; /* in which the socket was found; NULL: named by somebody */
+	bool fresh; /* the socket has just been made (FRESH_SOCKET_MS) */
 };
 
 /*
