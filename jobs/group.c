@@ -79,12 +79,14 @@ static void keep_end(struct member *member, const char *text)
 static void let_go(struct group *group)
 {
 	group->phase = GROUP_OVER;
+	group->references++; /* each op takes one with it */
 	for (size_t i = 0; i < group->count; i++) {
 		struct op *watch = op_find(group->model, group->members[i].watch);
 
 		if (watch)
 			op_complete(watch, 0);
 	}
+	group_unref(group);
 }
 
 /* --- before anything was sent --- */
@@ -282,7 +284,7 @@ static void step(struct group *group)
 	if (group->phase != GROUP_WAITING)
 		return;
 	if (!op_find(group->model, group->op)) {
-		let_go(group); /* whoever has written was interrupted: nothing is done */
+		let_go(group); /* whoever has written was interrupted: nothing is done. It may be freed now */
 		return;
 	}
 	if (!all_are_ready(group))
