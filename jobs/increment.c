@@ -86,7 +86,9 @@ void increment_pace(uv_timer_t *timer)
 
 static uint64_t ns_for(int64_t bytes, int64_t speed)
 {
-	return (uint64_t)((double)bytes * 1e9 / (double)speed);
+	double ns = (double)bytes * 1e9 / (double)speed;
+
+	return ns < 1e18 ? (uint64_t)ns : (uint64_t)1e18;
 }
 
 /*

@@ -267,7 +267,7 @@ bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_n
 	if (!steps)
 		job->speed = info->speed;
 	if (!job->step.commands)
-		job->step.limit = info->speed;
+		job->step.limit = info->speed < 0 ? 0 : info->speed;
 	/* Figures are the peer's: what is computed from them must not overflow. */
 	job->offset = info->offset < 0 ? 0 : info->offset;
 	job->length = info->length < 0 ? 0 : info->length;

@@ -112,6 +112,7 @@ void disk_speed(struct op *op, const struct command *command)
 
 struct pause_call {
 	bool pause;
+	bool holds; /* a job that takes steps, which was not paused before */
 	char *reason; /* why QEMU refused; NULL: it has accepted */
 	struct call *call;
 };
@@ -156,6 +157,10 @@ static void pause_set(void *data, const struct qmp_error *error)
 		disk_refresh(op_new(&op->target, &op->by, pause_checked, pause));
 		return;
 	}
+	if (error && disk && disk->job->mark && pause->holds) {
+		disk->job->user_paused = false; /* what is refused changes nothing */
+		increment_steered(disk);
+	}
 	if (op && error)
 		refused(op, disk, error);
 	else if (op)
@@ -191,6 +196,7 @@ void disk_pause(struct op *op, const struct command *command)
 {
 	struct disk *disk = op->target.disk;
 	struct pause_call *pause;
+	bool held = disk->job && disk->job->user_paused;
 
 	if (!may_steer(op) ||
 	    (disk->job->mark && pause_steps(op, command_number(command, "pause", 1) != 0)))
@@ -199,6 +205,7 @@ void disk_pause(struct op *op, const struct command *command)
 	if (!pause)
 		abort();
 	pause->pause = command_number(command, "pause", 1) != 0;
+	pause->holds = !held && disk->job->user_paused;
 	pause->call = call_new(disk, op);
 	if (pause->pause)
 		qmp_job_pause(disk->domain->link->qmp, disk->job->id, pause_set, pause);

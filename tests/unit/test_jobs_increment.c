@@ -348,3 +348,21 @@ Test(jobs_increment, going_on_is_refused)
 	cr_assert(world_is(&world, "vda", "running"));
 	world_free(&world);
 }
+
+Test(jobs_increment, a_pause_that_was_lost)
+{
+	/* Catches a job that stands still for a `pause` whose writer was told that it failed. */
+	struct world world;
+	struct answer_slip pause;
+
+	begin(&world);
+	qemu_hold(world.qemu, "job-pause", true);
+	write_ok(&world, "pull", "increment=2M");
+	world_write(&world, "vda", "pause", "1", &pause);
+	peer_hang_up(world.peer);
+	WORLD_UNTIL(&world, !pause.op);
+	cr_assert_eq(pause.status, -EHOSTDOWN);
+	qemu_drop_held(world.qemu);
+	WORLD_UNTIL(&world, world.domain->state == DOMAIN_CONNECTED && is_parked(&world, 2));
+	world_free(&world);
+}
