@@ -501,6 +501,9 @@ void finish_job_event(struct disk *disk, const struct qmp_event *event)
 		record_end(job, event);
 		break;
 	case QMP_EVENT_BLOCK_JOB_READY:
+		if (!strcmp(job->type, "commit"))
+			job->type =
+				"active-commit"; /* only such a one becomes ready, and it may be over when it is looked at */
 		domain_refresh(disk->domain);
 		break;
 	case QMP_EVENT_BLOCK_JOB_ERROR:

@@ -88,6 +88,7 @@ ACTIVE_COMMIT = Kind("active-commit", "commit", "", "base", ["base"])
 COPY = Kind("copy", "copy", "dest={dest}", "dest", ["dest"])
 BACKUP = Kind("backup", "backup", "dest={dest}", "dest", ["top", "mid", "base"])
 KINDS = [PULL, COMMIT, ACTIVE_COMMIT, COPY, BACKUP]
+FOUR = [PULL, COMMIT, ACTIVE_COMMIT, COPY]  # a backup of somebody else's needs more than a command: test_foreign.py
 
 
 class SmallFolder:

@@ -9,7 +9,7 @@ import json
 import pytest
 
 import images
-from kinds import ACTIVE_COMMIT, COMMIT, COPY, KINDS, PULL, Chain, failing, start_foreign, start_qemu
+from kinds import ACTIVE_COMMIT, COMMIT, COPY, FOUR, PULL, Chain, failing, start_foreign, start_qemu
 from mount import LIVE, Background, Refused
 from qemu import blockdev
 from system import stays, wait_for
@@ -77,7 +77,7 @@ def refused(disk, name, words=""):
 
 every_case = pytest.mark.parametrize("place, kind, owner", [
     pytest.param(place, kind, owner, id=f"{place}-{kind}-{owner.__name__}")
-    for place in ("machine", "daemon") for kind in KINDS for owner in (Script, Libvirt)
+    for place in ("machine", "daemon") for kind in FOUR for owner in (Script, Libvirt)
     # A storage daemon with such a stream is not listed: docs/operations.md.
     if (place, kind, owner) != ("daemon", PULL, Libvirt)])
 every_ready_case = pytest.mark.parametrize("place, kind, owner", [

@@ -13,12 +13,12 @@ import time
 import pytest
 
 import images
-from kinds import ACTIVE_COMMIT, COMMIT, COPY, KINDS, PULL, Chain, failing, start_foreign, start_qemu
+from kinds import ACTIVE_COMMIT, COMMIT, COPY, FOUR, PULL, Chain, failing, start_foreign, start_qemu
 from mount import LIVE, Background, Refused
 from qemu import blockdev
 from system import Took, stays, wait_for
 
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=repr)
+every_kind = pytest.mark.parametrize("kind", FOUR, ids=repr)
 every_ready_kind = pytest.mark.parametrize("kind", [ACTIVE_COMMIT, COPY], ids=repr)
 
 
@@ -62,7 +62,7 @@ def end_well(vm):
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("kind", [PULL, COMMIT, ACTIVE_COMMIT, COPY], ids=repr)
+@every_kind
 def test_abort_of_a_job_that_is_being_created(vm, kind):
     """QEMU comes to both commands one after the other: the job is cancelled before it did much, or at its end."""
     vm.qemu.freeze()
