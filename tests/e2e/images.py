@@ -53,6 +53,7 @@ def same(one, other):
     return done.returncode == 0
 
 
-def check(path):
-    """qemu-img check: fails on corruption or leaked clusters."""
-    run(IMG, "check", "-q", path)
+def check(path, leaks=False):
+    """qemu-img check: fails on corruption, and on clusters that nothing uses unless a QEMU that was killed may have left @leaks."""
+    done = subprocess.run([IMG, "check", "-q", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode in ((0, 3) if leaks else (0,)), f"{path}: {done.stdout}"
