@@ -19,6 +19,7 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 LIBRARY := $(filter-out $(BUILD)/fs/main.o,$(OBJECTS))
 FAKES := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fake/*.c))
 BENCHES := $(patsubst tests/%.c,$(BUILD)/%,$(wildcard tests/bench/*.c))
+BENCHES := $(filter-out $(if $(shell pkg-config --exists libvirt && echo yes),,%/libvirt_info),$(BENCHES))
 UNITS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/*.c))
 PROGRAM := $(if $(SAN),$(BUILD)/blockjobfs,blockjobfs)
 
@@ -86,7 +87,8 @@ bench: all $(BENCHES)
 $(BUILD)/bench/%: tests/bench/%.c
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(CC) $(ALL_CFLAGS) -pthread -o $@ $< $(if $(filter floor_fs,$*),$(LIBS))
+	$(Q)$(CC) $(ALL_CFLAGS) -pthread -o $@ $< $(if $(filter floor_fs,$*),$(LIBS)) \
+		$(if $(filter libvirt_info,$*),$(shell pkg-config --libs libvirt))
 
 lint: all
 	@tests/lint.sh

@@ -183,13 +183,3 @@ def many(folder, table):
                               b=["ask", raw, stream("raw%d", 1),
                                  "ask", raw, '{"execute": "block-job-set-speed", "arguments": {"device": "raw%d", "speed": 1048576}}',
                                  "ask", raw, cancel("raw%d"), "event", raw, '"concluded"', "ask", raw, dismiss("raw%d")]), 1.3)
-
-
-# --- libvirt ---
-
-def libvirt(folder, table):
-    lines = (("`echo > pull; cat wait` of a tiny disk / `virsh blockpull --wait`", 0.05, False),
-             ("`cat progress` / `virsh blockjob --info`, whole processes", 0.25, False),
-             ("virDomainGetBlockJobInfo in a loop / pread of `progress` in a loop", 2, True))
-    for what, target, at_least in lines:
-        table.add(what, None, "", target, at_least=at_least)

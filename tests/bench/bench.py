@@ -2,7 +2,8 @@
 `make bench`: what blockjobfs costs, beside the smallest thing that could do the same. Every figure is a ratio of two things measured in turn in
 the same run, or a figure of this run alone with its target. docs/performance.md explains each line. The exit status is 1 if a target is missed.
 
-    bench.py [GROUP...]     files, readers, start, told, bandwidth, idle, live, hung, many, scale; without any: all
+    bench.py [GROUP...]     files, readers, start, told, bandwidth, idle, live, hung, many,
+                         libvirt, scale; without any: all
 """
 
 import os
@@ -11,11 +12,12 @@ import sys
 import tempfile
 
 import alone
+import beside_libvirt
 import crowds
 from table import Table
 
 GROUPS = {"files": alone.files, "readers": alone.readers, "start": alone.start, "told": alone.told, "bandwidth": alone.bandwidth,
-          "idle": crowds.idle, "live": crowds.live, "hung": crowds.hung, "many": alone.many, "libvirt": alone.libvirt, "scale": crowds.scale}
+          "idle": crowds.idle, "live": crowds.live, "hung": crowds.hung, "many": alone.many, "libvirt": beside_libvirt.libvirt, "scale": crowds.scale}
 
 
 def main():
