@@ -71,7 +71,7 @@ check: $(UNITS)
 	@tests/check.sh $(UNITS)
 
 e2e: all
-	@BLOCKJOBFS=$(CURDIR)/$(PROGRAM) $(PYTHON) -m pytest -q -p no:cacheprovider tests/e2e $(PYTEST_ARGS)
+	@BLOCKJOBFS=$(CURDIR)/$(PROGRAM) PYTHON=$(PYTHON) tests/e2e.sh $(PYTEST_ARGS)
 
 soak: all
 	@BLOCKJOBFS=$(CURDIR)/$(PROGRAM) PYTHON=$(PYTHON) SOAK_ROUNDS=$(SOAK_ROUNDS) tests/soak.sh
