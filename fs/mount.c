@@ -248,8 +248,10 @@ static int look_at(const char *path, struct stat *stat_out, char **error)
 	for (int i = 0; look(path, stat_out); i++) {
 		if (errno == ENOENT)
 			return fail(error, "mount point %s does not exist", path);
-		if (errno != ENOTCONN || i == STACKED_MAX)
+		if ((errno != ENOTCONN && errno != ECONNABORTED) || i == STACKED_MAX)
 			return fail(error, "mount point %s: %s", path, strerror(errno));
+		if (errno == ECONNABORTED)
+			continue; /* its daemon died just now, with our question before it */
 		if (detach(path, error))
 			return -1;
 	}

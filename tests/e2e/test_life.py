@@ -75,6 +75,34 @@ def test_a_killed_daemon_is_followed_by_another_on_the_same_mount_point(one):
     assert one.disk.wait() == "completed"
 
 
+def waits_for_fuse(pid):
+    with open(f"/proc/{pid}/wchan") as file:
+        return "request_wait" in file.read()
+
+
+@pytest.mark.quick
+def test_a_start_that_asks_the_dying_mount(one):
+    """A supervisor starts the next daemon while the kernel takes the killed one apart: its look at the mount point is aborted (ECONNABORTED)."""
+    one.disk.hold()
+    dying = one.mount.process
+    dying.send_signal(signal.SIGSTOP)
+
+    def kill_in_time():
+        wait_for(lambda: one.mount.process is not dying and waits_for_fuse(one.mount.pid), why="the next daemon to ask the mount")
+        dying.kill()
+        dying.wait()
+    killer = Background(kill_in_time)
+    one.mount.start()
+    killer.result()
+
+    def runs():
+        with contextlib.suppress(OSError):
+            return one.disk.status == "running"
+        return False
+    wait_for(runs, why="the next daemon to serve")  # the kernel remembered some of the dead mount: start() may have taken that for an answer
+    assert len(mount_lines(one.mount.path)) == 1
+
+
 def test_several_lives_in_a_row(one):
     one.disk.hold()
     for _ in range(3):
