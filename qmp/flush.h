@@ -27,7 +27,7 @@ bool qmp_flush_pending(struct qmp_link *link, struct qmp_features features,
 
 /*
  * Flushes the image when no job is on it. Where there is no human monitor, by a snapshot that QEMU flushes for and then refuses, since
- * the overlay offered is a node in use; that QEMU could not flush cannot be told from the refusal then. The same return.
+ * the overlay offered is a node in use. The same return.
  */
 bool qmp_flush_idle(struct qmp_link *link, struct qmp_features features,
 		    const struct qmp_flush *flush, qmp_done_fn done, void *data);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "qmp/command.h"
+#include "qmp/flush.h"
 #include "qmp/schema.h"
 #include "tests/fake/peer.h"
 
@@ -394,4 +395,37 @@ Test(qmp_event, recorded_and_odd)
 	expect_event("{\"event\":\"JOB_STATUS_CHANGE\",\"data\":{\"status\":{},\"id\":5}}",
 		     QMP_EVENT_JOB_STATUS_CHANGE, "JOB_STATUS_CHANGE - - - - - - -1/-1 -1");
 	expect_event("{\"event\":7}", QMP_EVENT_OTHER, " - - - - - - -1/-1 -1");
+}
+
+static void log_flush(void *data, const struct qmp_error *error)
+{
+	struct wire *wire = data;
+
+	snprintf(wire->log, sizeof(wire->log), "%s", error ? error->text : "flushed");
+}
+
+Test(qmp_flush, told_by_a_refusal)
+{
+	/* Catches an image called flushed though the snapshot that a storage daemon was to flush for was refused for another reason. */
+	static const struct {
+		const char *refusal, *outcome;
+	} cases[] = {
+		{ "The overlay is already in use", "flushed" },
+		{ "An IO error has occurred", "An IO error has occurred" },
+		{ "Write to node 'disk0' failed: No space left on device",
+		  "Write to node 'disk0' failed: No space left on device" },
+	};
+	const struct qmp_features features = { 1ul << QMP_HAS_SNAPSHOT };
+	const struct qmp_flush flush = { .node = "disk0", .file_node = "file0" };
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct wire wire;
+
+		begin(&wire);
+		peer_set_refusal(wire.peer, "blockdev-snapshot", "GenericError", cases[i].refusal);
+		cr_assert(qmp_flush_idle(wire.link, features, &flush, log_flush, &wire));
+		cr_assert(peer_run_until(&wire.loop, has_log, &wire, 5000));
+		cr_assert_str_eq(wire.log, cases[i].outcome);
+		end(&wire);
+	}
 }
