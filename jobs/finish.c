@@ -218,7 +218,10 @@ static void flushed_idle(void *data, const struct qmp_error *error)
 		disk->job->flushing = false;
 		disk->job->unflushed &= error != NULL;
 		if (error && error->code != -ETIMEDOUT &&
-		    asprintf(&disk->job->flush_error, "flush: %s", error->text) < 0)
+		    asprintf(&disk->job->flush_error,
+			     "flush: %s; some of what was pulled is in QEMU's memory only: keep "
+			     "the old images and this QEMU until it can be written",
+			     error->text) < 0)
 			abort();
 		if (error && error->code == -ETIMEDOUT)
 			flush_idle(disk); /* it takes its time */
