@@ -345,6 +345,14 @@ static int append_line(struct journal_file *file)
 	return error;
 }
 
+/* Somebody has removed it: what was written to it would be gone with us. */
+static bool is_removed(const struct journal_file *file)
+{
+	struct stat status;
+
+	return fstat(file->fd, &status) == 0 && !status.st_nlink;
+}
+
 void journal_file_append(struct journal_file *file, const char *key, const char *value, size_t live)
 {
 	int error;
@@ -358,7 +366,7 @@ void journal_file_append(struct journal_file *file, const char *key, const char 
 	if (file->rewrite)
 		text_append(file->rewrite->since, text_bytes(file->line), text_length(file->line));
 	if (!file->stale) {
-		error = append_line(file);
+		error = is_removed(file) ? -ENOENT : append_line(file);
 		if (error)
 			cannot_write(file, error);
 		else

@@ -101,6 +101,23 @@ Test(jobs_journal_faults, rename_fails)
 	expect_recovery(journal);
 }
 
+Test(jobs_journal_faults, removed_by_somebody)
+{
+	/* Catches records that go to a file that has no name any more, and without a word. */
+	struct journal *journal = begin(), *next;
+
+	journal_put(journal, "a", "1");
+	cr_assert_eq(unlink(journal_path), 0);
+	journal_put(journal, "b", "2");
+	cr_assert_eq(times_said("cannot be written: No such file"), 1, "%s", said);
+	cr_assert_eq(times_said("is written again"), 1, "%s", said);
+	next = begin();
+	expect(next, "a", "1");
+	expect(next, "b", "2");
+	end(next);
+	end(journal);
+}
+
 /* --- its length --- */
 
 static size_t size_now(void)
