@@ -226,13 +226,16 @@ class Mount(Tree):
     # --- life ---
 
     def start(self):
+        self.launch()
+        self.wait_mounted()
+
+    def launch(self):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 command_line(self.folder, "-f", *self.sources, self.path, options=self.options), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, env=environment(self.folder, self.user), cwd=self.folder,
                 preexec_fn=die_with_parent, user=self.user, group=self.user, extra_groups=[] if self.user else None)
         Mount.running.add(self)
-        self.wait_mounted()
 
     def wait_mounted(self, timeout=15):
         """Until the mount is there (the kernel tells of changes by poll) or the daemon has ended."""
