@@ -69,6 +69,7 @@ class Lane:
         self.before = None  # the chain when it was started
         self.writer = None
         self.dest = None
+        self.generation = 0
         self.ends = {}
 
     def new_path(self):
@@ -192,7 +193,9 @@ class Lane:
             assert status not in LIVE
             self.forget()
         elif status in LIVE:
-            assert disk.job["id"] == self.job
+            job = disk.job
+            assert job["id"] == self.job
+            assert job["by"] != "foreign", "who asked is forgotten"
         else:
             assert disk.job["id"] == self.job, (disk.read("job"), self.job)
             assert self.job in ids, "it is over, and not in history"
@@ -212,6 +215,11 @@ class Lane:
         if not qemu_died:
             allowed = {"abort": {"cancelled", "completed"}, "deadline": {"failed", "completed"}}.get(self.work[0], {"completed"})
             assert word in allowed, job
+        if word == "failed" and self.work[0] == "deadline" and not qemu_died:
+            assert job["error"].startswith("deadline: "), job
+        assert job["by"] != "foreign", "who asked is forgotten"
+        assert int(job["generation"]) >= self.generation, "a generation comes a second time"
+        self.generation = int(job["generation"])
         after = self.disk.chain
         expected = self.expected(word)
         if self.run.both_died:  # QEMU was started with what had the data, and chain shows that
