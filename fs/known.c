@@ -5,11 +5,19 @@
 
 #include <stdlib.h>
 #include <uthash.h>
+#include <uv.h>
+
+enum {
+	AT_ONCE_NS = 3 * 1000 * 1000,
+};
 
 struct known_node {
 	uint64_t node;
 	uint64_t lookups;
 	struct text *told; /* NULL: none */
+	uint64_t told_ns; /* when, by uv_hrtime() */
+	struct text
+		*shorter; /* told right before that; NULL: that was no shorter, or a while ago */
 	UT_hash_handle hh;
 };
 
@@ -25,6 +33,7 @@ static void drop(struct known *known, struct known_node *entry)
 {
 	HASH_DEL(known->nodes, entry);
 	text_free(entry->told);
+	text_free(entry->shorter);
 	free(entry);
 }
 
@@ -62,6 +71,26 @@ void known_forget(struct known *known, uint64_t node, uint64_t times)
 		drop(known, entry);
 }
 
+/*
+ * Of two answers that were under way at the same time the kernel takes the first, and drops the size in the second (attr_version in
+ * fs/fuse/inode.c); a read that follows at once goes by the first one's.
+ */
+static bool is_at_once(const struct known_node *entry)
+{
+	return uv_hrtime() - entry->told_ns < AT_ONCE_NS;
+}
+
+static void keep_shorter(struct known_node *entry, const struct text *content)
+{
+	bool is_shorter = entry->told && content && is_at_once(entry) &&
+			  text_length(entry->told) < text_length(content);
+
+	text_free(entry->shorter);
+	entry->shorter = is_shorter ? entry->told : NULL;
+	if (is_shorter)
+		entry->told = NULL;
+}
+
 void known_tell(struct known *known, uint64_t node, struct text *content)
 {
 	struct known_node *entry = find(known, node);
@@ -70,13 +99,17 @@ void known_tell(struct known *known, uint64_t node, struct text *content)
 		text_free(content);
 		return;
 	}
+	keep_shorter(entry, content);
 	text_free(entry->told);
 	entry->told = content;
+	entry->told_ns = uv_hrtime();
 }
 
 const struct text *known_told(const struct known *known, uint64_t node)
 {
 	const struct known_node *entry = find(known, node);
 
+	if (entry && entry->shorter && is_at_once(entry))
+		return entry->shorter;
 	return entry ? entry->told : NULL;
 }

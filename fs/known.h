@@ -25,7 +25,7 @@ void known_looked_up(struct known *known, uint64_t node);
 void known_forget(struct known *known, uint64_t node, uint64_t times);
 /* The kernel has been told the size of @content. Takes it; NULL: it does not change, or only grows. */
 void known_tell(struct known *known, uint64_t node, struct text *content);
-/* That content, borrowed; NULL: none. */
+/* The content that the kernel goes by, borrowed; NULL: none. */
 const struct text *known_told(const struct known *known, uint64_t node);
 
 #endif

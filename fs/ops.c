@@ -25,12 +25,6 @@ enum {
 	FOLDER_SECONDS = 1, /* how long at most the kernel may show a folder as it was */
 };
 
-/*
- * A file's attributes, told with its name, are still true when the kernel looks at its mode a moment later, to let the caller open it: the
- * least time that is not none, which the kernel makes one tick of its clock.
- */
-static const double LOOKUP_SECONDS = 1e-6;
-
 static struct face *face_of(fuse_req_t req)
 {
 	return fuse_req_userdata(req);
@@ -114,8 +108,6 @@ static void reply_entry(fuse_req_t req, const struct place *place)
 	entry.ino = entry.attr.st_ino;
 	entry.generation = node_generation(&face->nodes, place);
 	entry.entry_timeout = entry.attr_timeout = valid_seconds(req, place);
-	if (!place_is_folder(place) && !is_toucher(req))
-		entry.attr_timeout = LOOKUP_SECONDS;
 	if (fuse_reply_entry(req, &entry) == 0)
 		known_looked_up(&face->known, entry.ino);
 	known_tell(&face->known, entry.ino, content);

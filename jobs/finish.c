@@ -124,8 +124,8 @@ void finish_publish(struct disk *disk)
 		     "the connection to QEMU was lost and nothing tells how the job ended");
 	job->pivoted = job->state == JOB_COMPLETED && job->before_count && disk->depth &&
 		       strcmp(job->before_paths[0], disk->chain[0].path) != 0;
-	/* A pivot that QEMU has done and the chain does not show: it is another QEMU by now, and what was done is past. */
-	if (!job->pivoted && (job->pivot_asked || job->pivot_wanted))
+	/* A pivot that QEMU has done and the chain does not show: it may be another QEMU by now, and what was done is past. */
+	if (!job->pivoted && job->reconnected && (job->pivot_asked || job->pivot_wanted))
 		job->chain_unread = true;
 	find_released(disk);
 	history_add(disk);
@@ -174,6 +174,7 @@ void finish_link_lost(struct disk *disk)
 	if (job->phase < JOB_CONCLUDED)
 		job->phase = JOB_LIVE;
 	job->step.commands = 0;
+	job->reconnected = true;
 	job->dismissing = job->flushing = job->giving_up = false;
 	/* If QEMU was told, it shows the job as aborting; if not, it runs on, and the one who asked knows of the loss. */
 	job->abort_asked = false;

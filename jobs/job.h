@@ -91,6 +91,7 @@ struct job {
 	bool pivot_wanted; /* as soon as it is ready */
 	bool chain_unread; /* it has completed, and QEMU was gone before its chain could be read again */
 	bool unflushed; /* a pull that could not be flushed before it was finalized, and is not yet */
+	bool reconnected; /* the connection, or the daemon, is not the one that it began with */
 	bool pivot_asked; /* by `pivot`, or since it was wanted: `finish` takes it back */
 	bool pivoted; /* it has completed, and the disk has another active image */
 	bool cancelled; /* QEMU said BLOCK_JOB_CANCELLED */

@@ -24,6 +24,9 @@ TIMEOUT = 40  # seconds a test may take; @pytest.mark.timeout(N) for another num
 def pytest_configure(config):
     config.addinivalue_line("markers", "quick: the subset that is run with the sanitizers too")
     config.addinivalue_line("markers", "timeout(seconds): how long this test may take")
+    # Whoever runs this in the background may have it ignore interrupts; what the tests start must not.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not os.access(BLOCKJOBFS, os.X_OK):
         pytest.exit(f"{BLOCKJOBFS} is not built: run make", 1)
     if not os.path.exists("/dev/fuse"):

@@ -56,7 +56,8 @@ def test_every_size_is_exact(one):
     for path in files:
         with open(path, "rb", buffering=0) as file:
             data = file.read()
-        assert os.stat(path).st_size == len(data), path
+        # It counts those who look at it.
+        assert os.stat(path).st_size == len(data) or path.endswith("/metrics.prom"), path
         assert data == b"" or data.endswith(b"\n"), path
 
 
@@ -128,7 +129,7 @@ def test_times_owners_modes_and_inodes(one):
         assert info.st_uid == os.geteuid(), path
         assert info.st_ino not in numbers, f"{path} and {numbers.get(info.st_ino)} have one inode number"
         numbers[info.st_ino] = path
-        assert not info.st_mode & 0o022, path
+        assert not info.st_mode & 0o022 or stat.S_ISLNK(info.st_mode), path
         if stat.S_ISDIR(info.st_mode):
             assert info.st_mode & 0o555 == 0o555, path
             assert info.st_nlink >= 2, path
