@@ -13,6 +13,7 @@
 #include "jobs/events.h"
 #include "jobs/history.h"
 #include "jobs/job_record.h"
+#include "jobs/released.h"
 #include "jobs/trial.h"
 #include "qmp/flush.h"
 
@@ -34,47 +35,6 @@ static bool qemu_says(const struct job *job, const char *status)
 }
 
 /* --- the final word --- */
-
-static bool is_in_disk(const struct disk *disk, const char *path)
-{
-	for (size_t i = 0; i < disk->depth; i++)
-		if (!strcmp(disk->chain[i].path, path))
-			return true;
-	return false;
-}
-
-static bool is_in_another(const struct disk *disk, const char *path)
-{
-	const struct domain *domain;
-	const struct disk *other;
-
-	DL_FOREACH(disk->domain->model->domains, domain)
-		DL_FOREACH(domain->disks, other)
-			if (other != disk && is_in_disk(other, path))
-				return true;
-	return false;
-}
-
-/* What was in the chain when the job began and is not in it now; and what of that another disk has in its own. */
-static void find_released(struct disk *disk)
-{
-	struct job *job = disk->job;
-
-	if (job->state != JOB_COMPLETED)
-		return;
-	job->released = calloc(job->before_count + 1, sizeof(*job->released));
-	job->released_shared = calloc(job->before_count + 1, sizeof(*job->released_shared));
-	if (!job->released || !job->released_shared)
-		abort();
-	for (size_t i = 0; i < job->before_count; i++) {
-		const char *path = job->before_paths[i];
-
-		if (is_in_disk(disk, path))
-			continue;
-		job->released_shared[job->released_count] = is_in_another(disk, path);
-		job->released[job->released_count++] = strdup(path);
-	}
-}
 
 static void wake_waiters(struct disk *disk)
 {
@@ -123,11 +83,11 @@ void finish_publish(struct disk *disk)
 		keep(&job->error,
 		     "the connection to QEMU was lost and nothing tells how the job ended");
 	job->pivoted = job->state == JOB_COMPLETED && job->before_count && disk->depth &&
-		       strcmp(job->before_paths[0], disk->chain[0].path) != 0;
+		       !released_may_be(job, job->before_paths[0], &disk->chain[0]);
 	/* A pivot that QEMU has done and the chain does not show: it may be another QEMU by now, and what was done is past. */
 	if (!job->pivoted && job->reconnected && (job->pivot_asked || job->pivot_wanted))
 		job->chain_unread = true;
-	find_released(disk);
+	released_find(disk);
 	history_add(disk);
 	job_record_drop(disk, job);
 	disk_changed(disk, TOPIC_PROGRESS);
