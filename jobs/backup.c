@@ -67,7 +67,7 @@ static bool check_words(struct op *op, const struct command *command)
 		op_refuse_at(op, -EOPNOTSUPP, sync->offset, sync->length,
 			     "this QEMU does not know %s", qmp_feature_name(QMP_HAS_BACKUP_PROBE));
 	else
-		return true;
+		return new_file_may_format(op, command_word(command, "format"));
 	return false;
 }
 

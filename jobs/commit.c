@@ -17,6 +17,7 @@
 
 struct commit {
 	size_t top, base; /* indexes in the chain */
+	struct word *top_word; /* NULL: the default */
 	struct word *base_word; /* NULL: the default */
 	struct word *delete_word; /* NULL: nothing is to be deleted */
 	struct deletion *deletion;
@@ -39,6 +40,7 @@ static void word_free(struct word *word)
 static void commit_free(struct commit *commit)
 {
 	word_free(commit->base_word);
+	word_free(commit->top_word);
 	word_free(commit->delete_word);
 	deletion_free(commit->deletion);
 	free(commit->on_error);
@@ -59,12 +61,19 @@ static void describe(struct op *op, const struct commit *commit, const struct qm
 	text_puts(op->answer, "would merge into ");
 	text_put_path(op->answer, disk->chain[commit->base].path);
 	text_puts(op->answer, "\n");
+	for (size_t i = commit->top; (commit->top || commit->pivot) && i < commit->base; i++) {
+		text_puts(op->answer, "would drop ");
+		text_put_path(op->answer, disk->chain[i].path);
+		text_puts(op->answer, "\n");
+	}
 	for (size_t i = 0; commit->deletion && i < commit->deletion->count; i++) {
 		text_puts(op->answer, "would delete ");
 		text_put_path(op->answer, commit->deletion->images[i].path);
 		text_puts(op->answer, "\n");
 	}
 	text_printf(op->answer, "would send %s\n", json);
+	if (commit->pivot)
+		text_puts(op->answer, "would send job-complete when it is ready\n");
 	free(json);
 	op_complete(op, 0);
 }
@@ -131,13 +140,16 @@ static void check(struct op *op, struct commit *commit)
 {
 	struct disk *disk = op->target.disk;
 
-	if (commit->top >= commit->base)
-		op_refuse(op, -EINVAL,
-			  disk->depth == 1
-				  ? "nothing backs the disk: there is nothing to commit into"
-				  : "base is not below top in the chain");
+	const struct word *word = commit->base_word ? commit->base_word : commit->top_word;
+
+	if (commit->top >= commit->base && disk->depth == 1)
+		op_refuse(op, -EINVAL, "nothing backs the disk: there is nothing to commit into");
+	else if (commit->top >= commit->base)
+		op_refuse_at(op, -EINVAL, word ? word->offset : 0, word ? word->length : 0,
+			     "base is not below top in the chain");
 	else if (commit->pivot && commit->top > 0)
-		op_refuse(op, -EINVAL, "pivot is for a commit of the active image");
+		op_refuse_at(op, -EINVAL, commit->top_word->offset, commit->top_word->length,
+			     "pivot is for a commit of the active image");
 	else if (commit->pivot && !qmp_has(disk->domain->link->features, QMP_HAS_QUERY_STATUS))
 		op_refuse(op, -EOPNOTSUPP,
 			  "a storage daemon has no device that could go over to another image: use "
@@ -218,6 +230,7 @@ void disk_commit(struct op *op, const struct command *command)
 	if (!commit)
 		abort();
 	commit->base_word = word_copy(base);
+	commit->top_word = word_copy(top);
 	commit->delete_word = word_copy(command_word(command, "delete"));
 	commit->shallow = command_flag(command, "shallow");
 	commit->pivot = command_flag(command, "pivot");

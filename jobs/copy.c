@@ -84,17 +84,28 @@ static bool check_words(struct op *op, const struct command *command)
 			     "a storage daemon has no device that could go over to another image: "
 			     "use `finish`");
 	else
-		return true;
+		return new_file_may_format(op, command_word(command, "format"));
 	return false;
 }
 
-static void describe(struct op *op, const struct qmp_mirror *mirror)
+/* @pivot: the disk is to go over to the copy, which stands on what is below the active image if it is a shallow one. */
+static void describe(struct op *op, const struct qmp_mirror *mirror, bool pivot)
 {
+	const struct disk *disk = op->target.disk;
+	size_t dropped = !pivot ? 0 : mirror->shallow && disk->depth ? 1 : disk->depth;
 	char *json = qmp_drive_mirror_text(mirror);
 
 	text_puts(op->answer, mirror->reuse ? "would overwrite " : "would create ");
 	text_put_path(op->answer, mirror->target);
-	text_printf(op->answer, "\nwould send %s\n", json);
+	text_puts(op->answer, "\n");
+	for (size_t i = 0; i < dropped; i++) {
+		text_puts(op->answer, "would drop ");
+		text_put_path(op->answer, disk->chain[i].path);
+		text_puts(op->answer, "\n");
+	}
+	text_printf(op->answer, "would send %s\n", json);
+	if (pivot)
+		text_puts(op->answer, "would send job-complete when it is ready\n");
 	free(json);
 	op_complete(op, 0);
 }
@@ -130,7 +141,7 @@ static void start(struct op *op, struct copy *copy)
 
 	copy->mirror.node = disk->chain[0].node;
 	if (copy->dry_run) {
-		describe(op, &copy->mirror);
+		describe(op, &copy->mirror, copy->pivot);
 		return;
 	}
 	job = start_register(op, "copy", copy->mirror.speed);

@@ -149,6 +149,22 @@ static void look_from_afar(struct check *check, struct domain *domain)
 	decide(check);
 }
 
+bool new_file_may_format(struct op *op, const struct word *format)
+{
+	static const char *const known[] = { "raw",  "qcow2", "qed",  "qcow",	   "vdi",
+					     "vmdk", "vpc",   "vhdx", "parallels", "luks" };
+
+	for (size_t i = 0; format && i < sizeof(known) / sizeof(*known); i++)
+		if (!strcmp(format->text, known[i]))
+			return true;
+	if (format)
+		op_refuse_at(op, -EINVAL, format->offset, format->length,
+			     "%s is no format of a disk image that can be made: raw, qcow2, qed, "
+			     "qcow, vdi, vmdk, vpc, vhdx, parallels or luks",
+			     format->text);
+	return !format;
+}
+
 void new_file_check(struct op *op, const struct word *word, const char *reuse, new_file_fn checked,
 		    void *data)
 {

@@ -11,6 +11,12 @@
 struct word;
 
 /*
+ * Refuses @op, and returns false, if @format (may be NULL: none was named) is no format of disk images that can be made: QEMU would take
+ * the name of a protocol, too, and go over to a bare file.
+ */
+bool new_file_may_format(struct op *op, const struct word *format);
+
+/*
  * Called once, now or later: with the path to be handed to QEMU (borrowed; maybe another way to write it); with a NULL op and path when
  * the op has been refused, or has ended meanwhile. The disk may have a job by now: look again.
  */

@@ -302,6 +302,8 @@ static bool check_words(struct op *op, const struct command *command)
 	if (format && !strcmp(format->text, "raw"))
 		op_refuse_at(op, -EINVAL, format->offset, format->length,
 			     "an overlay needs a format that can have a backing image, as qcow2");
+	else if (!new_file_may_format(op, format))
+		return false;
 	else if (!*file->text)
 		op_refuse_at(op, -EINVAL, file->offset, file->length, "file is a path");
 	else if (*file->text != '/' && *disk->chain[0].path != '/')

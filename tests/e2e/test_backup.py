@@ -222,7 +222,7 @@ def test_words(start, folder):
     refused(disk, f"dest={dest} generation=5\n", errno.ESTALE)
     refused(disk, f"dest={chain.mid}\n", errno.EEXIST)
     assert "No such file" in refused(disk, f"dest={folder}/nowhere/backup.qcow2\n", errno.EREMOTEIO)
-    assert "nonsense" in refused(disk, f"dest={dest} format=nonsense\n", errno.EREMOTEIO)
+    assert "nonsense" in refused(disk, f"dest={dest} format=nonsense\n", errno.EINVAL)
     assert "would create" in disk.ask("backup", f"dest={dest} dry-run\n")
     assert not os.path.exists(dest)
     assert disk.status == "idle" and qemu.monitor("query-jobs") == []

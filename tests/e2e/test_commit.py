@@ -158,7 +158,7 @@ def test_words(machine, mount, chain):
     qemu, disk = start(layouts.machine_drive, None, machine, mount, chain)
     before = disk.chain
     assert "shallow" in refused(disk, "commit", "shallow base=[2]\n", errno.EINVAL)
-    refused(disk, "commit", "top=[2] base=[1]\n", errno.EINVAL)
+    assert "\n        ^^^^^^^^\n" in refused(disk, "commit", "top=[2] base=[1]\n", errno.EINVAL)
     refused(disk, "commit", "top=[1] base=[1]\n", errno.EINVAL)
     refused(disk, "commit", "top=[2]\n", errno.EINVAL)
     refused(disk, "commit", "top=[2] shallow\n", errno.EINVAL)
@@ -168,6 +168,8 @@ def test_words(machine, mount, chain):
     refused(disk, "commit", "generation=9\n", errno.ESTALE)
     answer = disk.ask("commit", "top=[1] dry-run\n")
     assert f"would merge {chain.mid}\n" in answer and f"would merge into {chain.base}\n" in answer and "block-commit" in answer
+    assert f"would drop {chain.mid}\n" in answer
+    assert "would drop" not in disk.ask("commit", "dry-run\n")
     assert disk.status == "idle" and disk.chain == before and disk.job["state"] == "idle"
 
 

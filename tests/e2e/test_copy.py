@@ -51,6 +51,9 @@ def test_pivot(layout, words, storage_daemon, machine, mount, top, expected, she
     copy = f"{folder}/a copy.qcow2"
     below = [shelf.mid, shelf.base] if words == "shallow" else []
 
+    answer = disk.ask("copy", f"dest={folder}/copy.qcow2 shallow pivot dry-run\n")
+    assert f"would drop {top}\n" in answer and answer.count("would drop") == 1 and "job-complete" in answer
+    assert disk.ask("copy", f"dest={folder}/copy.qcow2 pivot dry-run\n").count("would drop") == len(disk.chain)
     disk.write("copy", f'dest="{copy}" {words}\n')
     if words != "pivot":
         ready(disk)
@@ -183,5 +186,7 @@ def test_words(machine, mount, top, shelf, folder):
     assert open(precious).read() == "precious\n"
     answer = disk.ask("copy", f"dest={copy} dry-run\n")
     assert f"would create {copy}\n" in answer and "drive-mirror" in answer
+    for fmt in ("file", "null-co", "nbd", "nonsense"):
+        assert "^" * len(f"format={fmt}") in refused(disk, f"dest={copy} format={fmt}\n", errno.EINVAL)
     assert not os.path.exists(copy)
     assert disk.status == "idle" and disk.chain == [top, shelf.mid, shelf.base]

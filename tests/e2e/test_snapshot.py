@@ -240,7 +240,7 @@ def test_words(start, folder):
     refused(disk, f"file={chain.mid}\n", errno.EEXIST)
     refused(disk, "file=mid.qcow2\n", errno.EEXIST)
     assert "No such file" in refused(disk, "file=nowhere/overlay.qcow2\n", errno.EREMOTEIO)
-    refused(disk, f"file={overlay} format=nonsense\n", errno.EREMOTEIO)
+    refused(disk, f"file={overlay} format=nonsense\n", errno.EINVAL)
     refused(disk, f"file={overlay} format=vdi\n", errno.EREMOTEIO)
     answer = disk.ask("snapshot", "file=overlay.qcow2 dry-run\n")
     assert f"would create {overlay}\n" in answer and "would name top.qcow2" in answer and "blockdev-snapshot" in answer
