@@ -36,7 +36,7 @@ def set_up(request, storage_daemon, machine, mount, folder, cleanup):
         def is_as_before(self):
             assert self.disk.chain == self.chain.all and self.disk.status == "idle"
             wait_for(lambda: self.qemu.monitor("query-jobs") == [], why="no job to be left")
-            assert not os.path.exists(self.path)
+            wait_for(lambda: not os.path.exists(self.path), why="the file to be taken away")
             nodes = [node["name"] for node in self.qemu.monitor("x-debug-query-block-graph")["nodes"]]
             assert not [name for name in nodes if name.startswith("bjfs-")]
 
