@@ -469,6 +469,8 @@ static int parse_json(struct parser *p)
 		return fail(p, -EINVAL, at < p->length ? at : p->length - 1, 1,
 			    "this is not a JSON object");
 	error = qmp_value_each(value, json_member, p);
+	if (!error && qmp_value_has_twice(value, p->bytes, p->length))
+		error = fail(p, -EINVAL, 0, 0, "a key is given twice");
 	qmp_value_free(value);
 	return error;
 }

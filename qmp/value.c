@@ -311,6 +311,27 @@ struct qmp_value *qmp_value_parse(const char *text, size_t length, size_t *error
 	return value;
 }
 
+bool qmp_value_has_twice(const struct qmp_value *object, const char *text, size_t length)
+{
+	size_t keys = 0, depth = 0;
+	bool in_string = false;
+
+	for (size_t i = 0; i < length; i++) {
+		if (in_string && text[i] == '\\')
+			i++;
+		else if (text[i] == '"')
+			in_string = !in_string;
+		else if (!in_string && (text[i] == '{' || text[i] == '['))
+			depth++;
+		else if (!in_string && (text[i] == '}' || text[i] == ']'))
+			depth--;
+		else if (!in_string && text[i] == ':' && depth == 1)
+			keys++;
+	}
+	return qmp_value_is_object(object) &&
+	       keys > (size_t)json_object_object_length(json(object));
+}
+
 void qmp_value_free(struct qmp_value *value)
 {
 	json_object_put(json(value));

@@ -45,6 +45,8 @@ struct qmp_value *qmp_reader_feed(struct qmp_reader *reader, const char *bytes, 
 /* Parses exactly one JSON text of @length bytes (blanks around it allowed). NULL, and *@error_at its offset, if it is not one. */
 struct qmp_value *qmp_value_parse(const char *text, size_t length, size_t *error_at);
 void qmp_value_free(struct qmp_value *value);
+/* True if @text, which was parsed as @object, has a key of it twice: of two the last one is kept. */
+bool qmp_value_has_twice(const struct qmp_value *object, const char *text, size_t length);
 struct qmp_value *qmp_value_copy(const struct qmp_value *value);
 
 /* --- reading; @key is one key, and NULL means the value itself --- */

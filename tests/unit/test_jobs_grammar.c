@@ -349,6 +349,7 @@ Test(jobs_grammar, json)
 	refuse(keys, "{\"what\": 1}", "! unknown word \"what\"");
 	refuse(keys, "{\"a\\nb\": 1}", "! unknown word");
 	refuse(keys, "{", "@0+1! this is not a JSON object");
+	refuse(keys, "{\"base\": \"a:\\\"{\", \"base\": \"b\"}", "! a key is given twice");
 	refuse(keys, "{\"base\": \"a\"", "@11+1! this is not a JSON object");
 	refuse(keys, "{\"base\": \"a\"} x", "@14+1! this is not a JSON object");
 	refuse(keys, "{\"base\": \"a\"}{}", "@13+1! this is not a JSON object");
