@@ -182,4 +182,4 @@ def many(folder, table):
                     stopwatch(HERD, a=["write", f"{disk}/pull", "bandwidth=1\n", "write", f"{disk}/speed", "1M\n", "write", f"{disk}/abort", "\n"],
                               b=["ask", raw, stream("raw%d", 1),
                                  "ask", raw, '{"execute": "block-job-set-speed", "arguments": {"device": "raw%d", "speed": 1048576}}',
-                                 "ask", raw, cancel("raw%d"), "event", raw, '"concluded"', "ask", raw, dismiss("raw%d")]), 1.3)
+                                 "ask", raw, cancel("raw%d"), "event", raw, '"concluded", "id": "raw', "ask", raw, dismiss("raw%d")]), 1.3)
