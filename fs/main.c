@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include "jobs/journal.h"
 #include "jobs/policy.h"
 #include "jobs/state_folder.h"
+#include "jobs/text.h"
 #include "jobs/attach.h"
 
 enum {
@@ -47,18 +47,6 @@ struct daemon {
 	bool ending;
 	char *failure; /* NULL: none */
 };
-
-__attribute__((format(printf, 1, 2))) static char *words(const char *format, ...)
-{
-	va_list arguments;
-	char *text;
-
-	va_start(arguments, format);
-	if (vasprintf(&text, format, arguments) < 0)
-		abort();
-	va_end(arguments);
-	return text;
-}
 
 /* --- the end --- */
 
@@ -98,7 +86,7 @@ static void on_signal(uv_signal_t *handle, int number)
 	/* In the background a hang-up is nobody's terminal. */
 	if (number == SIGHUP && !daemon->options.foreground)
 		return;
-	daemon_end(daemon, daemon->parent < 0 ? NULL : words("ended by signal %d", number));
+	daemon_end(daemon, daemon->parent < 0 ? NULL : text_sentence("ended by signal %d", number));
 }
 
 /* --- the start --- */
@@ -121,7 +109,7 @@ static void on_ready(void *data)
 	notify_start(daemon->notify);
 	daemon->parent = -1;
 	if (parent >= 0 && background_ready(parent) < 0)
-		daemon_end(daemon, words("whoever started it has gone"));
+		daemon_end(daemon, text_sentence("whoever started it has gone"));
 }
 
 static void on_unmounted(void *data)
@@ -142,7 +130,7 @@ static void on_settled(void *data, const char *error)
 	if (daemon->ending)
 		return;
 	if (error)
-		daemon_end(daemon, words("%s", error));
+		daemon_end(daemon, text_sentence("%s", error));
 	else if (session_mount(daemon->session, daemon->mountpoint, &failure))
 		daemon_end(daemon, failure);
 }

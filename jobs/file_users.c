@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include <utlist.h>
 #include "jobs/deletion.h"
 #include "jobs/domain_link.h"
+#include "jobs/text.h"
 
 /* --- what the model knows --- */
 
@@ -131,18 +131,6 @@ static int is_locked(const struct doomed *image)
 	return result;
 }
 
-static char *sentence(const char *format, ...)
-{
-	va_list arguments;
-	char *text;
-
-	va_start(arguments, format);
-	if (vasprintf(&text, format, arguments) < 0)
-		abort();
-	va_end(arguments);
-	return text;
-}
-
 char *file_used_by(const struct doomed *image, const struct file_users *users)
 {
 	struct stat status;
@@ -151,13 +139,14 @@ char *file_used_by(const struct doomed *image, const struct file_users *users)
 	for (size_t i = 0; i < users->count; i++)
 		if (!strcmp(users->list[i].path, image->path) ||
 		    (stat(users->list[i].path, &status) == 0 && is_file(&status, image)))
-			return sentence("%s uses it", users->list[i].name);
+			return text_sentence("%s uses it", users->list[i].name);
 	for (size_t i = 0; i < users->peer_count; i++)
 		if (has_open(users->peers[i], image))
-			return sentence("process %d has it open", (int)users->peers[i]);
+			return text_sentence("process %d has it open", (int)users->peers[i]);
 	locked = is_locked(image);
 	if (locked < 0)
-		return sentence("whether a program uses it cannot be told: %s", strerror(-locked));
+		return text_sentence("whether a program uses it cannot be told: %s",
+				     strerror(-locked));
 	return locked ? strdup("a program has locked it, as QEMU does") : NULL;
 }
 

@@ -140,3 +140,15 @@ size_t text_length(const struct text *text)
 {
 	return (size_t)text->buffer->bpos;
 }
+
+char *text_sentence(const char *format, ...)
+{
+	va_list arguments;
+	char *sentence;
+
+	va_start(arguments, format);
+	if (vasprintf(&sentence, format, arguments) < 0)
+		abort();
+	va_end(arguments);
+	return sentence;
+}

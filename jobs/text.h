@@ -29,4 +29,7 @@ bool text_is_control(const char *bytes);
 const char *text_bytes(const struct text *text);
 size_t text_length(const struct text *text);
 
+/* A string of its own, malloc'ed: what an error is told in. */
+char *text_sentence(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 #endif
