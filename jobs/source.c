@@ -17,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "jobs/text.h"
-#include "qmp/keeper.h"
+#include "qmp/reaper.h"
 #include "qmp/transport.h"
 
 enum {
@@ -260,7 +260,7 @@ char *source_address(const struct source *source)
 
 void source_keep_command(int argc, char **argv)
 {
-	keeper_run_if_asked(argc, argv);
+	reaper_run_if_asked(argc, argv);
 }
 
 void source_clear(struct source *source)

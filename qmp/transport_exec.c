@@ -1,6 +1,6 @@
 /*
- * A command whose standard input and output carry QMP. Used by transport.c. The command's processes are the business of their keeper
- * (keeper.h): they are gone when the keeper has exited, and the transport is held until then.
+ * A command whose standard input and output carry QMP. Used by transport.c. The command's processes are the business of their reaper
+ * (reaper.h): they are gone when the reaper has exited, and the transport is held until then.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -9,17 +9,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "qmp/keeper.h"
+#include "qmp/reaper.h"
 #include "qmp/transport_private.h"
 #include "qmp/value.h"
 
 enum {
 	/* Commands connect to other hosts, and ask for nobody's patience but their own. */
 	GREETING_MS = 10000,
-	/* From the first sign of the end (its exit, or the end of its output) to the last: longer than the keeper's TERM. */
-	DRAIN_MS = KEEPER_TERM_MS + 500,
-	/* A keeper that has not gone by then hangs. */
-	KEEPER_END_MS = KEEPER_TERM_MS + KEEPER_KILL_MS + 2500,
+	/* From the first sign of the end (its exit, or the end of its output) to the last: longer than the reaper's TERM. */
+	DRAIN_MS = REAPER_TERM_MS + 500,
+	/* A reaper that has not gone by then hangs. */
+	REAPER_END_MS = REAPER_TERM_MS + REAPER_KILL_MS + 2500,
 	COMPLAINT_BYTES = 800, /* of its standard error: the last ones, but for a torn line */
 	COMPLAINT_READ = 4096,
 	COMPLAINT_PAUSE_MS = 20, /* after each read: one that babbles costs little */
@@ -28,13 +28,13 @@ enum {
 
 struct exec_transport {
 	struct transport base;
-	uv_process_t keeper;
+	uv_process_t reaper;
 	uv_pipe_t in, out, complaints; /* as the daemon sees them: from the command, to it */
-	uv_timer_t timer; /* connected; the end that does not come; the keeper that hangs */
+	uv_timer_t timer; /* connected; the end that does not come; the reaper that hangs */
 	uv_timer_t pause; /* of the reading of complaints */
-	int line; /* to the keeper */
-	bool spawned; /* there is a handle of the keeper */
-	bool running; /* the keeper has not exited */
+	int line; /* to the reaper */
+	bool spawned; /* there is a handle of the reaper */
+	bool running; /* the reaper has not exited */
 	bool exited, in_ended, complaints_ended;
 	int64_t status;
 	int signal;
@@ -153,16 +153,16 @@ static void exec_input_ended(struct transport *transport, int code)
 	one_end(this);
 }
 
-static void keeper_exited(uv_process_t *keeper, int64_t status, int signal)
+static void reaper_exited(uv_process_t *reaper, int64_t status, int signal)
 {
-	struct exec_transport *this = keeper->data;
+	struct exec_transport *this = reaper->data;
 
 	this->running = false;
 	this->exited = true;
 	this->status = status;
 	this->signal = signal;
 	if (this->base.closing) {
-		transport_release(&this->base, &this->keeper);
+		transport_release(&this->base, &this->reaper);
 		transport_release(&this->base, &this->timer);
 	} else {
 		one_end(this);
@@ -243,10 +243,10 @@ static int open_pipes(int pipes[4][2])
 
 static int spawn(struct exec_transport *this, int pipes[4][2])
 {
-	char *arguments[] = { (char *)"blockjobfs", (char *)KEEPER_OPTION, this->command, NULL };
+	char *arguments[] = { (char *)"blockjobfs", (char *)REAPER_OPTION, this->command, NULL };
 	uv_stdio_container_t stdio[4];
 	uv_process_options_t options = {
-		.exit_cb = keeper_exited,
+		.exit_cb = reaper_exited,
 		.file = "/proc/self/exe",
 		.args = arguments,
 		.cwd = "/",
@@ -259,7 +259,7 @@ static int spawn(struct exec_transport *this, int pipes[4][2])
 		stdio[i].flags = UV_INHERIT_FD;
 		stdio[i].data.fd = pipes[i][i == 1 || i == 2];
 	}
-	return uv_spawn(this->base.loop, &this->keeper, &options);
+	return uv_spawn(this->base.loop, &this->reaper, &options);
 }
 
 static int start(struct exec_transport *this)
@@ -270,7 +270,7 @@ static int start(struct exec_transport *this)
 		return error;
 	error = spawn(this, pipes);
 	/* libuv initialises the handle, whether or not there is a process then. */
-	transport_hold(&this->base, &this->keeper);
+	transport_hold(&this->base, &this->reaper);
 	this->spawned = true;
 	for (int i = 0; i < 4; i++)
 		close(pipes[i][i == 1 || i == 2]);
@@ -306,12 +306,12 @@ static void exec_open(struct transport *transport, const char *command)
 	uv_timer_start(&this->timer, error ? not_running : running, 0, 0);
 }
 
-static void keeper_hangs(uv_timer_t *timer)
+static void reaper_hangs(uv_timer_t *timer)
 {
 	struct exec_transport *this = timer->data;
 
 	if (this->running)
-		uv_process_kill(&this->keeper, SIGKILL);
+		uv_process_kill(&this->reaper, SIGKILL);
 }
 
 static void exec_close(struct transport *transport)
@@ -326,11 +326,11 @@ static void exec_close(struct transport *transport)
 		close(this->line);
 	this->line = -1;
 	if (this->running) {
-		uv_timer_start(&this->timer, keeper_hangs, KEEPER_END_MS, 0);
+		uv_timer_start(&this->timer, reaper_hangs, REAPER_END_MS, 0);
 		return;
 	}
 	if (this->spawned)
-		transport_release(transport, &this->keeper);
+		transport_release(transport, &this->reaper);
 	transport_release(transport, &this->timer);
 }
 

@@ -38,9 +38,9 @@ def far(storage_daemon, mount, overlay):
 
 
 def command_of(mount):
-    """The pid of the command: the only child of the keeper, which is a child of the daemon."""
-    keepers = [pid for pid in children_of(mount.pid) if b"--keeper" in open(f"/proc/{pid}/cmdline", "rb").read()]
-    command, = children_of(keepers[0])
+    """The pid of the command: the only child of the reaper, which is a child of the daemon."""
+    reapers = [pid for pid in children_of(mount.pid) if b"--reaper" in open(f"/proc/{pid}/cmdline", "rb").read()]
+    command, = children_of(reapers[0])
     return command
 
 
@@ -105,7 +105,7 @@ def test_killed_command(far):
     assert len(far.disk.events("job-started")) == 1 and not far.disk.events("job-lost")
 
 
-def test_killed_keeper(far):
+def test_killed_reaper(far):
     """The one that keeps the command is no single point of failure either: the command goes with it, and both come back."""
     command = command_of(far.mount)
     os.kill(parent_of(command), signal.SIGKILL)
@@ -189,9 +189,9 @@ def stubborn(folder, qemu):
 
 
 def left(folder):
-    """The keepers, and what they keep, but for sleeps."""
+    """The reapers, and what they keep, but for sleeps."""
     return {pid: line for pid, line in processes_on(folder).items()
-            if any(word in line for word in ("--keeper", "sh ", "socat")) and BLOCKJOBFS not in line}
+            if any(word in line for word in ("--reaper", "sh ", "socat")) and BLOCKJOBFS not in line}
 
 
 @pytest.mark.quick
@@ -200,7 +200,7 @@ def test_the_daemon_ends(how, storage_daemon, mount, overlay, folder):
     qemu = storage_daemon("vm", blockdev("disk0", overlay()))
     tree = mount("vm=" + stubborn(folder, qemu))
     wait_for(lambda: tree.domain().connected)
-    wait_for(lambda: len(left(folder)) == 4)  # the keeper, two shells, socat
+    wait_for(lambda: len(left(folder)) == 4)  # the reaper, two shells, socat
     getattr(tree, how)()
     if how != "kill":
         assert not left(folder), "when the daemon has gone, they have"

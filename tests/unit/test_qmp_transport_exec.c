@@ -173,7 +173,7 @@ Test(qmp_exec, nobody_is_left_over)
 		begin_alone(&owner);
 		open_at(&owner, QMP_EXEC, command);
 		peer_run_for(&owner.loop, 250);
-		/* The keeper, a shell, a sleep; all that was started has ended in one of them. */
+		/* The reaper, a shell, a sleep; all that was started has ended in one of them. */
 		cr_assert(processes(marker()) >= 2 || strstr(command, "exit 0"), "%s", command);
 		end_alone(&owner);
 		cr_assert_eq(processes(marker()), 0, "left over by: %s", command);

@@ -1,11 +1,11 @@
 /*
- * The process that keeps an exec: command; see keeper.h. Run by main(), and started by transport_exec.c, of which it knows nothing else.
+ * The process that keeps an exec: command; see reaper.h. Run by main(), and started by transport_exec.c, of which it knows nothing else.
  *
- * It is a child subreaper: whoever of the command's processes loses its parent becomes the keeper's child, also one that has made a
+ * It is a child subreaper: whoever of the command's processes loses its parent becomes the reaper's child, also one that has made a
  * session of its own. A pid of a child that was not waited for cannot become somebody else's, so killing children never hits a
  * stranger; and when they are dead, their children are ours.
  */
-#include "qmp/keeper.h"
+#include "qmp/reaper.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -28,7 +28,7 @@ enum {
 	TOLD_MAX = 256, /* more children than that are not asked, but killed */
 };
 
-struct keeper {
+struct reaper {
 	pid_t shell;
 	bool shell_ended;
 	int status; /* as of wait(2) */
@@ -47,12 +47,12 @@ static int64_t now_ms(void)
 
 /* --- the command --- */
 
-static void become_command(const char *command, pid_t keeper, const sigset_t *mask)
+static void become_command(const char *command, pid_t reaper, const sigset_t *mask)
 {
 	setsid();
-	/* Should the keeper be killed. What the shell has started is on its own then. */
+	/* Should the reaper be killed. What the shell has started is on its own then. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != keeper)
+	if (getppid() != reaper)
 		_exit(127);
 	sigprocmask(SIG_SETMASK, mask, NULL);
 	execl("/bin/sh", "sh", "-c", command, (char *)NULL);
@@ -98,19 +98,19 @@ static pid_t parent_of(const char *pid)
 }
 
 /* True if @pid has had its TERM: it gets one only, since a second one often means haste. */
-static bool was_told(struct keeper *keeper, pid_t pid)
+static bool was_told(struct reaper *reaper, pid_t pid)
 {
-	for (size_t i = 0; i < keeper->told_count; i++)
-		if (keeper->told[i] == pid)
+	for (size_t i = 0; i < reaper->told_count; i++)
+		if (reaper->told[i] == pid)
 			return true;
-	if (keeper->told_count == TOLD_MAX)
+	if (reaper->told_count == TOLD_MAX)
 		return true;
-	keeper->told[keeper->told_count++] = pid;
+	reaper->told[reaper->told_count++] = pid;
 	return false;
 }
 
 /* Sends @number to every child, and to the group that it leads, if it leads one. */
-static void signal_children(struct keeper *keeper, int number)
+static void signal_children(struct reaper *reaper, int number)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *entry;
@@ -119,7 +119,7 @@ static void signal_children(struct keeper *keeper, int number)
 		pid_t pid = atoi(entry->d_name);
 
 		if (pid <= 0 || parent_of(entry->d_name) != getpid() ||
-		    (number == SIGTERM && was_told(keeper, pid)))
+		    (number == SIGTERM && was_told(reaper, pid)))
 			continue;
 		if (getpgid(pid) != pid || kill(-pid, number) < 0)
 			kill(pid, number);
@@ -129,7 +129,7 @@ static void signal_children(struct keeper *keeper, int number)
 }
 
 /* Waits for whoever has ended. False: there are no children any more. */
-static bool reap(struct keeper *keeper)
+static bool reap(struct reaper *reaper)
 {
 	for (;;) {
 		int status;
@@ -139,43 +139,43 @@ static bool reap(struct keeper *keeper)
 			return true;
 		if (pid < 0 && errno != EINTR)
 			return false;
-		if (pid == keeper->shell) {
-			keeper->shell_ended = true;
-			keeper->status = status;
+		if (pid == reaper->shell) {
+			reaper->shell_ended = true;
+			reaper->status = status;
 		}
 	}
 }
 
 /* Sleeps until a child has ended, the line has, a signal has come, or @ms are over (-1: never). */
-static bool sleep_until(struct keeper *keeper, bool watch_line, int ms)
+static bool sleep_until(struct reaper *reaper, bool watch_line, int ms)
 {
 	struct pollfd fds[] = {
-		{ .fd = keeper->signals, .events = POLLIN },
-		{ .fd = watch_line ? KEEPER_LINE : -1, .events = POLLIN },
+		{ .fd = reaper->signals, .events = POLLIN },
+		{ .fd = watch_line ? REAPER_LINE : -1, .events = POLLIN },
 	};
 	struct signalfd_siginfo info;
 	bool asked = false;
 
 	if (poll(fds, 2, ms) < 0)
 		return false;
-	while (read(keeper->signals, &info, sizeof(info)) == (ssize_t)sizeof(info))
+	while (read(reaper->signals, &info, sizeof(info)) == (ssize_t)sizeof(info))
 		asked |= info.ssi_signo != SIGCHLD;
 	return asked || fds[1].revents;
 }
 
 /* True if nobody is left within @ms. */
-static bool terminate(struct keeper *keeper, int number, int ms)
+static bool terminate(struct reaper *reaper, int number, int ms)
 {
 	int64_t end = now_ms() + ms, left;
 
-	signal_children(keeper, number);
-	while (reap(keeper)) {
+	signal_children(reaper, number);
+	while (reap(reaper)) {
 		left = end - now_ms();
 		if (left <= 0)
 			return false;
 		/* A child's children come to us when it has ended. */
-		sleep_until(keeper, false, left < 20 ? (int)left : 20);
-		signal_children(keeper, number);
+		sleep_until(reaper, false, left < 20 ? (int)left : 20);
+		signal_children(reaper, number);
 	}
 	return true;
 }
@@ -212,32 +212,32 @@ static int watch_signals(sigset_t *before)
 
 static __attribute__((noreturn)) void keep(const char *command)
 {
-	struct keeper keeper = { 0 };
+	struct reaper reaper = { 0 };
 	pid_t self = getpid();
 	sigset_t before;
 
-	fcntl(KEEPER_LINE, F_SETFD, FD_CLOEXEC);
+	fcntl(REAPER_LINE, F_SETFD, FD_CLOEXEC);
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	keeper.signals = watch_signals(&before);
-	keeper.shell = fork();
-	if (keeper.shell == 0)
+	reaper.signals = watch_signals(&before);
+	reaper.shell = fork();
+	if (reaper.shell == 0)
 		become_command(command, self, &before);
-	if (keeper.shell < 0)
+	if (reaper.shell < 0)
 		dprintf(STDERR_FILENO, "fork: %s\n", strerror(errno));
 	let_go_of_standard();
-	while (keeper.shell > 0 && reap(&keeper) && !keeper.shell_ended)
-		if (sleep_until(&keeper, true, -1))
+	while (reaper.shell > 0 && reap(&reaper) && !reaper.shell_ended)
+		if (sleep_until(&reaper, true, -1))
 			break;
-	if (!terminate(&keeper, SIGTERM, KEEPER_TERM_MS))
-		terminate(&keeper, SIGKILL, KEEPER_KILL_MS);
-	if (keeper.shell <= 0 || !keeper.shell_ended)
+	if (!terminate(&reaper, SIGTERM, REAPER_TERM_MS))
+		terminate(&reaper, SIGKILL, REAPER_KILL_MS);
+	if (reaper.shell <= 0 || !reaper.shell_ended)
 		_exit(127);
-	end_as(keeper.status);
+	end_as(reaper.status);
 	_exit(127);
 }
 
-void keeper_run_if_asked(int argc, char **argv)
+void reaper_run_if_asked(int argc, char **argv)
 {
-	if (argc == 3 && !strcmp(argv[1], KEEPER_OPTION))
+	if (argc == 3 && !strcmp(argv[1], REAPER_OPTION))
 		keep(argv[2]);
 }
