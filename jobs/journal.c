@@ -9,6 +9,7 @@
 #include <uthash.h>
 #include "jobs/journal_file.h"
 #include "jobs/journal_format.h"
+#include "jobs/journal_memory.h"
 #include "jobs/text.h"
 
 struct record {
@@ -19,7 +20,8 @@ struct record {
 struct journal {
 	struct record *records;
 	size_t live; /* bytes that the records are in the file */
-	struct journal_file *file; /* NULL: in memory only */
+	struct journal_file *file; /* NULL: there is none */
+	struct journal_memory *memory; /* the same */
 };
 
 /* --- the table --- */
@@ -72,6 +74,14 @@ bool journal_is_empty(const struct journal *journal)
 	return !journal->records;
 }
 
+static void append(struct journal *journal, const char *key, const char *value)
+{
+	if (journal->file)
+		journal_file_append(journal->file, key, value, journal->live);
+	if (journal->memory)
+		journal_memory_append(journal->memory, key, value, journal->live);
+}
+
 void journal_put(struct journal *journal, const char *key, const char *value)
 {
 	const struct record *record = find(journal, key);
@@ -79,8 +89,7 @@ void journal_put(struct journal *journal, const char *key, const char *value)
 	if (record && !strcmp(record->value, value))
 		return;
 	keep(journal, key, value);
-	if (journal->file)
-		journal_file_append(journal->file, key, value, journal->live);
+	append(journal, key, value);
 }
 
 void journal_drop(struct journal *journal, const char *key)
@@ -94,8 +103,7 @@ void journal_drop(struct journal *journal, const char *key)
 	if (!copy)
 		abort();
 	forget(journal, record);
-	if (journal->file)
-		journal_file_append(journal->file, copy, NULL, journal->live);
+	append(journal, copy, NULL);
 	free(copy);
 }
 
@@ -109,7 +117,7 @@ void journal_each(struct journal *journal, const char *prefix,
 			each(data, record->key, record->value);
 }
 
-/* --- the file --- */
+/* --- the file, or the shared memory --- */
 
 static void found(void *data, const char *key, const char *value)
 {
@@ -149,6 +157,18 @@ struct journal *journal_open(const struct journal_settings *settings)
 	return journal;
 }
 
+struct journal *journal_share(int fd)
+{
+	struct journal *journal = journal_new();
+	const struct journal_table table = { found, print, journal };
+
+	journal->memory = journal_memory_open(fd, &table);
+	if (journal->memory)
+		return journal;
+	journal_free(journal);
+	return NULL;
+}
+
 void journal_stop(struct journal *journal)
 {
 	if (journal->file)
@@ -163,6 +183,8 @@ void journal_free(struct journal *journal)
 		return;
 	if (journal->file)
 		journal_file_free(journal->file, !journal->records);
+	if (journal->memory)
+		journal_memory_free(journal->memory);
 	HASH_ITER(hh, journal->records, record, next)
 		forget(journal, record);
 	free(journal);

@@ -45,6 +45,11 @@ struct journal_settings {
 struct journal *journal_new(void);
 /* One that is kept in the file `journal` of a folder, with what is there already. Never fails. */
 struct journal *journal_open(const struct journal_settings *settings);
+/*
+ * One that is kept in a memfd (jobs/journal_memory.h), with what is there already: it outlives this process as long as somebody else holds @fd, which stays
+ * the caller's. NULL: it is not such a memory.
+ */
+struct journal *journal_share(int fd);
 /* Nothing more is put. The loop ends when what is under way is done. */
 void journal_stop(struct journal *journal);
 /* If it was opened: after journal_stop() and the end of the loop. */
