@@ -1,6 +1,6 @@
 /*
  * Going to the background: the command returns when the tree can be read, or with one line that says why
- * not. Used by fs/main.c only.
+ * not. Used by fs/main.c and fs/keeper.c.
  */
 #ifndef FS_BACKGROUND_H
 #define FS_BACKGROUND_H
@@ -16,7 +16,9 @@ int background_begin(void);
  * has gone (Ctrl-C), nobody wants the mount any more. Closes @fd.
  */
 int background_ready(int fd);
-/* The child: it comes to nothing. Closes @fd. */
+/* Standard descriptors to /dev/null, the log to syslog, and out of the folder in which it was started. */
+void background_detach(void);
+/* The child: it comes to nothing. @error: "": it has been said on standard error. Closes @fd. */
 void background_failed(int fd, const char *error);
 
 #endif

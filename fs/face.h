@@ -10,11 +10,20 @@
 #include "fs/node.h"
 #include "fs/open_file.h"
 
+/* The request that is being served, as far as libfuse does not tell of it. */
+struct request {
+	uint64_t unique; /* what it is answered by */
+	uint64_t number; /* the same in all lives; 0: not known (tests) */
+	bool again; /* the kernel has sent it before, to a life that died with it */
+	uint64_t poll; /* of a POLL: the handle of those who wait */
+};
+
 struct face {
 	struct model *model;
 	struct nodes nodes;
 	struct open_files files;
 	struct known known;
+	struct request request;
 	uid_t uid; /* of every file */
 	gid_t gid;
 	struct notify *notify; /* tells those who watch; NULL: nobody is told (tests) */
@@ -26,6 +35,7 @@ struct face {
 	uint64_t *stale; /* folders whose attributes the kernel may remember and should not */
 	size_t stale_count, stale_room;
 	bool started; /* the kernel's INIT has been answered */
+	bool replaying; /* ... in an earlier life, and libfuse is being told of it: nothing is written */
 	bool changed; /* something did since pollers were last told */
 	bool by_kernel; /* a domain comes or goes by a user's own mkdir or rmdir, which the kernel itself tells of */
 };

@@ -33,8 +33,8 @@ static void show_state(const struct place *place, struct text *out)
 {
 	const struct domain *domain = place->domain;
 
-	text_puts(out, domain_state_words[domain->state]);
-	if (domain->state == DOMAIN_CONNECTED && domain->run_state) {
+	text_puts(out, domain_state_words[domain_shown_state(domain)]);
+	if (domain_shown_state(domain) == DOMAIN_CONNECTED && domain->run_state) {
 		text_puts(out, " ");
 		show_line(out, domain->run_state);
 	}

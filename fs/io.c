@@ -73,6 +73,22 @@ static void read_done(struct op *op, int status, void *data)
 		read_content(reply, &place);
 }
 
+/* Right after the server was started anew: the op waits until its domain is reached. False: it need not. */
+static bool hold(struct op *op, void (*resumed)(struct op *op))
+{
+	const struct domain *domain = op->target.disk ? op->target.disk->domain : op->target.domain;
+
+	if (!domain || !domain_is_resuming(domain))
+		return false;
+	op->resumed = resumed;
+	return true;
+}
+
+static void read_resumed(struct op *op)
+{
+	disk_refresh(op);
+}
+
 /* The files whose content has to be waited for. */
 static void read_later(struct reply *reply, const struct place *place, const struct who *who)
 {
@@ -81,6 +97,8 @@ static void read_later(struct reply *reply, const struct place *place, const str
 
 	face_node_busy(reply->face, reply->node);
 	if (!reply_park(reply, op))
+		return;
+	if (place->file->flags & FILE_FRESH && place->disk && hold(op, read_resumed))
 		return;
 	if (place->file->flags & FILE_WAITS) {
 		reply->since = uv_now(place->model->loop);
@@ -201,17 +219,28 @@ static const char *no_command(const struct open_file *file, const struct reply *
 	return NULL;
 }
 
-static void carry_out(struct op *op, const struct file *row, const char *bytes, size_t size)
+static void carry_out(struct op *op, const struct file *row)
 {
 	struct command command;
 	struct fault fault;
 
-	if (grammar_parse(row->keys, bytes, size, &command, &fault) < 0) {
+	if (grammar_parse(row->keys, op->written, op->written_length, &command, &fault) < 0) {
 		op_refuse_fault(op, &fault);
 		return;
 	}
 	row->write(op, &command);
 	command_clear(&command);
+}
+
+static void write_resumed(struct op *op)
+{
+	const struct reply *reply = op->data;
+	struct place place;
+
+	if (!node_find(&reply->face->nodes, reply->node, &place))
+		op_complete(op, -ENODEV);
+	else
+		carry_out(op, place.file);
 }
 
 void io_write(struct reply *reply, const char *bytes)
@@ -248,6 +277,8 @@ void io_write(struct reply *reply, const char *bytes)
 	target = place_target(&place);
 	op = op_new(&target, &file->who, write_done, reply);
 	op_set_written(op, bytes, reply->size);
+	op->request = reply->request.number;
+	op->again = reply->request.again;
 	reason = no_command(file, reply, bytes);
 	face_node_busy(reply->face, reply->node);
 	if (!reply_park(reply, op))
@@ -256,6 +287,6 @@ void io_write(struct reply *reply, const char *bytes)
 		return;
 	if (reason)
 		op_refuse(op, -EINVAL, "%s", reason);
-	else
-		carry_out(op, place.file, bytes, reply->size);
+	else if (!hold(op, write_resumed))
+		carry_out(op, place.file);
 }

@@ -1,6 +1,7 @@
 /*
  * The start and the end of the daemon. Everything it is made of is made, started and freed here, in
- * this order: options, sources, the mount point, the background, the model, the mount; and back.
+ * this order: options, sources, the mount point, the background, the model, the mount; and back. A server that takes over the mount of an
+ * earlier life finds the first three where that has kept them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,16 +12,22 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include "fs/background.h"
+#include "fs/keeper.h"
+#include "fs/keeper_watch.h"
+#include "fs/kept.h"
 #include "fs/log.h"
 #include "fs/mount.h"
 #include "fs/mount_watch.h"
 #include "fs/notify.h"
 #include "fs/options.h"
 #include "fs/session.h"
+#include "fs/store.h"
 #include "fs/toucher.h"
 #include "fs/verbs.h"
 #include "jobs/journal.h"
+#include "jobs/journal_memory.h"
 #include "jobs/policy.h"
+#include "jobs/resume.h"
 #include "jobs/state_folder.h"
 #include "jobs/text.h"
 #include "jobs/attach.h"
@@ -32,6 +39,16 @@ enum {
 
 struct daemon {
 	struct options options;
+	char **argv; /* the command line */
+	char *folder; /* that it is relative to */
+	bool served; /* we are a server that was started by our keeper */
+	int fuse; /* the mount of an earlier life, which we take over; -1 */
+	int session_memory,
+		model_memory; /* what it has left of the session and the model, or we leave; -1 */
+	int lock; /* of the journal, if it has left that; -1 */
+	struct kept *kept; /* in session_memory; NULL */
+	struct journal *
+		handover; /* in model_memory, or the like in ours; the model's, once there is one */
 	struct source *sources;
 	char *mountpoint; /* absolute */
 	int parent; /* descriptor of background_begin(), -1: foreground, or told */
@@ -44,6 +61,7 @@ struct daemon {
 	struct session *session;
 	struct notify *notify;
 	struct mount_watch *mount_watch;
+	struct keeper_watch *keeper_watch;
 	bool ending;
 	char *failure; /* NULL: none */
 };
@@ -58,6 +76,7 @@ static void on_model_stopped(void *data)
 	if (daemon->notify)
 		notify_stop(daemon->notify);
 	mount_watch_stop(daemon->mount_watch);
+	keeper_watch_stop(daemon->keeper_watch);
 	if (daemon->session)
 		session_end(daemon->session);
 	for (int i = 0; i < SIGNALS; i++)
@@ -76,6 +95,7 @@ static void daemon_end(struct daemon *daemon, char *failure)
 	}
 	daemon->ending = true;
 	daemon->failure = failure;
+	store_say("STOPPING=1");
 	model_stop(daemon->model, on_model_stopped, daemon);
 }
 
@@ -83,8 +103,8 @@ static void on_signal(uv_signal_t *handle, int number)
 {
 	struct daemon *daemon = handle->data;
 
-	/* In the background a hang-up is nobody's terminal. */
-	if (number == SIGHUP && !daemon->options.foreground)
+	/* In the background a hang-up is nobody's terminal, and where there is a keeper it is for that to act on. */
+	if (number == SIGHUP && (daemon->served || !daemon->options.foreground))
 		return;
 	daemon_end(daemon, daemon->parent < 0 ? NULL : text_sentence("ended by signal %d", number));
 }
@@ -99,11 +119,31 @@ static void on_mount_gone(void *data)
 	notify_quiet(daemon->notify);
 }
 
+static void watch_keeper(struct daemon *daemon)
+{
+	const struct keeper_watch_settings settings = {
+		.argv = daemon->argv,
+		.folder = daemon->folder,
+		.mountpoint = daemon->mountpoint,
+		.held = { { KEEPER_FUSE, session_fd(daemon->session) },
+			  { KEEPER_SESSION, daemon->session_memory },
+			  { KEEPER_MODEL, daemon->model_memory },
+			  { KEEPER_LOCK, daemon->state.lock } },
+	};
+
+	if (daemon->served)
+		daemon->keeper_watch = keeper_watch_start(&daemon->loop, &settings);
+}
+
 static void on_ready(void *data)
 {
 	struct daemon *daemon = data;
 	int parent = daemon->parent;
 
+	watch_keeper(daemon);
+	store_say("READY=1");
+	if (daemon->served && !daemon->options.foreground)
+		background_detach();
 	daemon->mount_watch =
 		mount_watch_start(&daemon->loop, daemon->mountpoint, on_mount_gone, daemon);
 	notify_start(daemon->notify);
@@ -122,6 +162,15 @@ static const struct session_handlers session_handlers = {
 	.ended = on_unmounted,
 };
 
+/* So that it can be taken down if there is nobody who serves it. */
+static void tell_mountpoint(const struct daemon *daemon)
+{
+	char *line = text_sentence(KEEPER_MOUNTED "%s", daemon->mountpoint);
+
+	store_say(line);
+	free(line);
+}
+
 static void on_settled(void *data, const char *error)
 {
 	struct daemon *daemon = data;
@@ -129,10 +178,29 @@ static void on_settled(void *data, const char *error)
 
 	if (daemon->ending)
 		return;
-	if (error)
+	if (error) {
 		daemon_end(daemon, text_sentence("%s", error));
-	else if (session_mount(daemon->session, daemon->mountpoint, &failure))
+	} else if (session_mount(daemon->session, daemon->mountpoint, &failure)) {
 		daemon_end(daemon, failure);
+	} else {
+		store_keep(KEEPER_FUSE, session_fd(daemon->session));
+		tell_mountpoint(daemon);
+	}
+}
+
+/* The mount is there, and whoever uses it waits for us. */
+static void take_over(struct daemon *daemon)
+{
+	const char *resend = getenv(KEEPER_RESEND);
+	int status = session_take_over(daemon->session, daemon->fuse, daemon->mountpoint,
+				       !resend || strcmp(resend, "0"));
+
+	unsetenv(KEEPER_RESEND);
+	if (status)
+		daemon_end(daemon,
+			   text_sentence("the mount cannot be taken over: %s", strerror(-status)));
+	else
+		on_ready(daemon);
 }
 
 /* What callers other than the owner may do. */
@@ -175,7 +243,7 @@ static struct journal *open_journal(struct daemon *daemon, char **failure)
 	const struct options *options = &daemon->options;
 	char *error = NULL;
 	int code = state_folder_open(&daemon->state, options->state_dir, options->runtime_dir,
-				     daemon->mountpoint, &error);
+				     daemon->mountpoint, daemon->lock, &error);
 	const struct journal_settings settings = {
 		.path = daemon->state.path,
 		.dir = daemon->state.dir,
@@ -184,8 +252,11 @@ static struct journal *open_journal(struct daemon *daemon, char **failure)
 		.log = journal_says,
 	};
 
-	if (!code)
+	if (!code) {
+		if (daemon->lock < 0)
+			store_keep(KEEPER_LOCK, daemon->state.lock);
 		return journal_open(&settings);
+	}
 	if (options->state_dir || code == -EWOULDBLOCK) {
 		*failure = error;
 		return NULL;
@@ -197,7 +268,9 @@ static struct journal *open_journal(struct daemon *daemon, char **failure)
 
 static void start(struct daemon *daemon)
 {
+	bool resume = daemon->fuse >= 0;
 	struct model_settings settings = {
+		.handover = daemon->handover,
 		.timeout_ms = daemon->options.timeout_s * 1000,
 		.runtime_dir = daemon->options.runtime_dir,
 		.image_format = daemon->options.format,
@@ -207,6 +280,7 @@ static void start(struct daemon *daemon)
 	uv_loop_init(&daemon->loop);
 	start_signals(daemon);
 	face_init(&daemon->face);
+	open_files_keep(&daemon->face.files, daemon->kept);
 	settings.journal = open_journal(daemon, &failure);
 	daemon->model = model_new(&daemon->loop, &settings, &face_watcher, &daemon->face);
 	face_set_model(&daemon->face, daemon->model);
@@ -220,12 +294,16 @@ static void start(struct daemon *daemon)
 					      &session_handlers, daemon, &failure);
 	if (!failure)
 		set_policy(daemon, &failure);
-	for (size_t i = 0; !failure && i < daemon->options.source_count; i++)
+	if (!failure && resume)
+		model_resume(daemon->model);
+	for (size_t i = 0; !failure && !resume && i < daemon->options.source_count; i++)
 		model_add(daemon->model, &daemon->sources[i], &failure);
-	if (!failure)
+	if (!failure && !resume)
 		attach_remembered(daemon->model);
 	if (failure)
 		daemon_end(daemon, failure);
+	else if (resume)
+		take_over(daemon);
 	else
 		model_settle(daemon->model, on_settled, daemon);
 }
@@ -241,6 +319,7 @@ static int serve(struct daemon *daemon)
 	session_free(daemon->session);
 	notify_free(daemon->notify);
 	model_free(daemon->model);
+	kept_close(daemon->kept);
 	state_folder_close(&daemon->state);
 	if (uv_loop_close(&daemon->loop))
 		log_line("the loop was left with handles in it");
@@ -295,27 +374,101 @@ static int read_sources(struct daemon *daemon, char **error)
 	return 0;
 }
 
+/* --- what lives have in common --- */
+
+/* A memory of the store's, or a new one that is given to it. -1: there is no store. */
+static int memory_of_store(const char *name, int (*make)(void))
+{
+	int fd = store_take(name);
+
+	if (fd >= 0 || !store_is_there())
+		return fd;
+	fd = make();
+	if (fd >= 0)
+		store_keep(name, fd);
+	return fd < 0 ? -1 : fd;
+}
+
+static int open_memories(struct daemon *daemon, char **error)
+{
+	const char *mountpoint;
+
+	daemon->fuse = store_take(KEEPER_FUSE);
+	daemon->lock = store_take(KEEPER_LOCK);
+	daemon->session_memory = memory_of_store(KEEPER_SESSION, kept_new);
+	daemon->model_memory = memory_of_store(KEEPER_MODEL, journal_memory_new);
+	if (daemon->session_memory >= 0)
+		daemon->kept = kept_open(daemon->session_memory);
+	daemon->handover =
+		daemon->model_memory >= 0 ? journal_share(daemon->model_memory) : journal_new();
+	if (daemon->fuse < 0)
+		return 0;
+	mountpoint = daemon->handover ? journal_get(daemon->handover, "mountpoint") : NULL;
+	if (!mountpoint || !daemon->kept) {
+		*error = strdup(
+			"the mount cannot be taken over: what there is of it was left by another "
+			"version of blockjobfs");
+		return -1;
+	}
+	daemon->mountpoint = strdup(mountpoint);
+	return 0;
+}
+
+/* The first life. */
+static int find_all(struct daemon *daemon, char **error)
+{
+	if (daemon->fuse >= 0)
+		return 0;
+	if (daemon->served && *daemon->folder && chdir(daemon->folder)) {
+		*error = text_sentence("%s: %s", daemon->folder, strerror(errno));
+		return -1;
+	}
+	if (read_sources(daemon, error) ||
+	    mount_check(daemon->options.mountpoint, &daemon->mountpoint, error))
+		return -1;
+	journal_put(daemon->handover, "mountpoint", daemon->mountpoint);
+	return 0;
+}
+
 static int run(struct daemon *daemon)
 {
 	char *error = NULL;
 	int status;
 
-	if (read_sources(daemon, &error) ||
-	    mount_check(daemon->options.mountpoint, &daemon->mountpoint, &error)) {
+	if (open_memories(daemon, &error) || find_all(daemon, &error)) {
 		log_line("%s", error);
 		free(error);
 		return EXIT_FAILURE;
 	}
+	if (getenv(KEEPER_REHEARSE))
+		return 0;
 	raise_limit();
-	if (!daemon->options.foreground) {
+	if (!daemon->served && !daemon->options.foreground) {
 		status = background_begin();
 		if (status < 0) {
 			log_line("cannot go to the background: %s", strerror(-status));
 			return EXIT_FAILURE;
 		}
 		daemon->parent = status;
+	} else if (daemon->served && !daemon->options.foreground && daemon->fuse >= 0) {
+		background_detach();
 	}
 	return serve(daemon);
+}
+
+/* The default: a keeper, and a server below it. */
+static int keep(struct daemon *daemon)
+{
+	int parent = -1;
+
+	if (!daemon->options.foreground) {
+		parent = background_begin();
+		if (parent < 0) {
+			log_line("cannot go to the background: %s", strerror(-parent));
+			return EXIT_FAILURE;
+		}
+	}
+	return keeper_main(daemon->argv, daemon->folder, parent);
 }
 
 static int answer(const struct options *options)
@@ -329,32 +482,61 @@ static int answer(const struct options *options)
 	return fflush(stdout) ? EXIT_FAILURE : 0;
 }
 
-int main(int argc, char **argv)
+static int do_as_told(struct daemon *daemon, int argc)
 {
-	static struct daemon daemon = { .parent = -1 };
-	struct options *options = &daemon.options;
+	struct options *options = &daemon->options;
 	char *error = NULL;
 	int status;
 
-	source_keep_command(argc, argv);
-	fill_standard();
-	log_open();
-	if (argc == 3 && !strcmp(argv[1], "--toucher"))
-		return toucher_main(argv[2]);
-	if (options_read(options, argc, argv, &error) < 0) {
+	if (options_read(options, argc, daemon->argv, daemon->folder, &error) < 0) {
 		log_line("%s", error);
 		free(error);
 		status = EXIT_BAD_USE;
 	} else if (options->help || options->version || options->list_files) {
 		status = answer(options);
+	} else if (daemon->served || options->nokeeper) {
+		status = run(daemon);
 	} else {
-		status = run(&daemon);
+		status = keep(daemon);
 	}
-	for (size_t i = 0; daemon.sources && i < options->source_count; i++)
-		source_clear(&daemon.sources[i]);
-	free(daemon.sources);
-	free(daemon.mountpoint);
+	for (size_t i = 0; daemon->sources && i < options->source_count; i++)
+		source_clear(&daemon->sources[i]);
+	free(daemon->sources);
+	free(daemon->mountpoint);
 	options_clear(options);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon daemon = {
+		.parent = -1, .fuse = -1, .lock = -1, .session_memory = -1, .model_memory = -1
+	};
+	bool adopts = argc >= 4 && !strcmp(argv[1], KEEPER_ADOPT);
+	int status;
+
+	source_keep_command(argc, argv);
+	daemon.served = argc >= 3 && !strcmp(argv[1], KEEPER_SERVE);
+	store_begin(daemon.served || adopts);
+	fill_standard();
+	log_open();
+	if (argc == 3 && !strcmp(argv[1], "--toucher"))
+		return toucher_main(argv[2]);
+	if (adopts)
+		return keeper_adopt_main(argv + 3, (pid_t)atol(argv[2]));
+	if (daemon.served) {
+		daemon.folder = strdup(argv[2]);
+		argv[2] = argv[0];
+		argv += 2;
+		argc -= 2;
+	} else {
+		daemon.folder = getcwd(NULL, 0);
+	}
+	if (!daemon.folder)
+		daemon.folder = strdup("");
+	daemon.argv = argv;
+	status = do_as_told(&daemon, argc);
+	free(daemon.folder);
 	uv_library_shutdown();
 	return status;
 }

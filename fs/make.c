@@ -55,6 +55,8 @@ static struct op *op_of(const struct asker *asker, const struct place *place, co
 	if (length < 0)
 		abort();
 	op_set_written(op, written, (size_t)length);
+	op->request = asker->request.number;
+	op->again = asker->request.again;
 	free(written);
 	return op;
 }
@@ -93,7 +95,9 @@ int remove_folder(struct face *face, const struct asker *asker, uint64_t parent,
 	if (status)
 		return status;
 	if (!node_child(&folder, name, &child))
-		return -ENOENT;
+		return asker->request.again
+			       ? 0
+			       : -ENOENT; /* an earlier life has done it, and has not said so */
 	face->by_kernel = true;
 	attach_remove(op_of(asker, &child, "rmdir", name, &status));
 	face->by_kernel = false;

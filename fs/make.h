@@ -10,6 +10,7 @@
 /* Who asks, and whether that is our own toucher. */
 struct asker {
 	struct who who;
+	struct request request;
 	bool toucher;
 };
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
+#include <poll.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -231,6 +232,22 @@ static int detach(const char *path, char **error)
 			      path);
 	free(absolute);
 	return status;
+}
+
+void mount_undo(const char *path, int fd)
+{
+	struct pollfd poll_ended = { .fd = fd };
+	char type[64];
+
+	/* POLLERR: it is unmounted already, and what is there now is somebody else's. */
+	if (fd >= 0 && poll(&poll_ended, 1, 0) == 1 && poll_ended.revents & POLLERR)
+		return;
+	if (!mounted_type(path, type) || strcmp(type, MOUNT_TYPE))
+		return;
+	if (geteuid() == 0)
+		umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+	else
+		run_fusermount(path);
 }
 
 /* --- the check --- */

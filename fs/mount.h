@@ -1,6 +1,6 @@
 /*
  * Mount points: is this one fit, and what is in its way. Called by fs/main.c before anything is started,
- * and by fs/session.c around libfuse's mounting. Mounting itself is libfuse's.
+ * by fs/session.c around libfuse's mounting, and by fs/keeper.c when it gives up. Mounting itself is libfuse's.
  */
 #ifndef FS_MOUNT_H
 #define FS_MOUNT_H
@@ -17,6 +17,12 @@
  * malloc'ed. May block: not for the loop.
  */
 int mount_check(const char *path, char **absolute, char **error);
+
+/*
+ * Detaches the mount of ours at @path, an absolute path, unless that has happened already. @fd: its descriptor of /dev/fuse; -1: it has none any more. The file system
+ * itself is not asked anything: nobody may be there to answer.
+ */
+void mount_undo(const char *path, int fd);
 
 /* The device, MAJOR:MINOR, of the file system that is mounted on top at @path. False if it is no mount point. */
 bool mount_device(const char *path, char *device, size_t size);

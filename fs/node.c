@@ -4,9 +4,11 @@
  */
 #include "fs/node.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
+#include "jobs/journal.h"
 
 struct folder {
 	uint64_t hash; /* 47 bits */
@@ -92,9 +94,53 @@ static uint64_t hash_of(const struct domain *domain, const struct disk *disk)
 	return folder_hash(domain ? domain->name : NULL, disk ? disk->name : NULL);
 }
 
+/* --- generations, for the next life: the kernel compares them with those that it was told --- */
+
+static char *generation_key(const struct domain *domain, const struct disk *disk)
+{
+	char *key;
+
+	if (asprintf(&key, "node/%s%s%s", domain ? domain->name : "", disk ? "/" : "",
+		     disk ? disk->name : "") < 0)
+		abort();
+	return key;
+}
+
+static void keep_number(const struct nodes *nodes, const char *key, uint64_t number)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)number);
+	journal_put(nodes->model->handover, key, text);
+}
+
+static uint64_t kept_number(const struct nodes *nodes, const char *key, uint64_t otherwise)
+{
+	const char *text = journal_get(nodes->model->handover, key);
+
+	return text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static uint64_t find_generation(const struct nodes *nodes, const struct domain *domain,
+				const struct disk *disk)
+{
+	char *key = generation_key(domain, disk);
+	bool carried = nodes->model->resuming;
+	uint64_t generation = kept_number(nodes, key, carried ? 0 : nodes->removed);
+
+	/* In most trees no folder has ever been removed: 0 is not kept. */
+	if (generation)
+		keep_number(nodes, key, generation);
+	free(key);
+	return generation;
+}
+
+/* --- folders --- */
+
 void nodes_init(struct nodes *nodes, struct model *model)
 {
 	*nodes = (struct nodes){ .model = model };
+	nodes->removed = kept_number(nodes, "removed", 0);
 	nodes_add(nodes, NULL, NULL);
 }
 
@@ -123,19 +169,24 @@ void nodes_add(struct nodes *nodes, struct domain *domain, struct disk *disk)
 	folder->hash = hash_of(domain, disk);
 	folder->domain = domain;
 	folder->disk = disk;
-	folder->generation = nodes->removed;
+	folder->generation = find_generation(nodes, domain, disk);
 	HASH_ADD(hh, nodes->folders, hash, sizeof(folder->hash), folder);
 }
 
 void nodes_remove(struct nodes *nodes, const struct domain *domain, const struct disk *disk)
 {
 	struct folder *folder = find_folder(nodes, hash_of(domain, disk));
+	char *key;
 
 	if (!folder || folder->domain != domain || folder->disk != disk)
 		return;
 	HASH_DEL(nodes->folders, folder);
 	free(folder);
+	key = generation_key(domain, disk);
+	journal_drop(nodes->model->handover, key);
+	free(key);
 	nodes->removed++;
+	keep_number(nodes, "removed", nodes->removed);
 }
 
 uint64_t node_generation(const struct nodes *nodes, const struct place *place)

@@ -3,6 +3,7 @@
  */
 #include "fs/notify.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
@@ -11,10 +12,12 @@
 #include "fs/log.h"
 #include "fs/node.h"
 #include "fs/toucher.h"
+#include "jobs/journal.h"
 
 enum {
 	ORDERS_MAX = 64, /* under way at once: what changes meanwhile is told in one go */
 	TOUCHERS_MAX = 4, /* given up ones included */
+	TOUCHER_KEY_BYTES = 24,
 	RESTART_MS =
 		1000, /* a toucher that dies again at once is started again only after so long */
 };
@@ -344,8 +347,18 @@ static void orders_again(struct notify *notify)
 
 /* --- the toucher --- */
 
+/* What the next life knows it by. */
+static char *toucher_key(char key[TOUCHER_KEY_BYTES], pid_t pid)
+{
+	snprintf(key, TOUCHER_KEY_BYTES, "toucher/%d", pid);
+	return key;
+}
+
 static void forget_toucher(struct notify *notify, struct toucher *toucher)
 {
+	char key[TOUCHER_KEY_BYTES];
+
+	journal_drop(notify->face->model->handover, toucher_key(key, toucher_pid(toucher)));
 	for (int i = 0; i < TOUCHERS_MAX; i++)
 		if (notify->touchers[i] == toucher)
 			notify->touchers[i] = NULL;
@@ -385,6 +398,7 @@ static const struct toucher_handlers toucher_handlers = { .answered = answered, 
 
 static void start_toucher(struct notify *notify)
 {
+	char key[TOUCHER_KEY_BYTES];
 	int free_place = 0;
 
 	while (free_place < TOUCHERS_MAX && notify->touchers[free_place])
@@ -394,10 +408,13 @@ static void start_toucher(struct notify *notify)
 		notify->toucher =
 			toucher_start(notify->loop, notify->mountpoint, &toucher_handlers, notify);
 	notify->face->model->metrics.toucher_starts++;
-	if (notify->toucher)
+	if (notify->toucher) {
 		notify->touchers[free_place] = notify->toucher;
-	else
+		journal_put(notify->face->model->handover,
+			    toucher_key(key, toucher_pid(notify->toucher)), "");
+	} else {
 		uv_timer_start(&notify->restart, on_restart, RESTART_MS, 0);
+	}
 }
 
 static void on_restart(uv_timer_t *timer)
@@ -435,8 +452,12 @@ static void before_sleep(uv_prepare_t *prepare)
 		pump(notify);
 }
 
-bool notify_is_toucher(const struct notify *notify, pid_t pid)
+bool notify_is_toucher(const struct notify *notify, pid_t pid, bool again)
 {
+	char key[TOUCHER_KEY_BYTES];
+
+	if (again && journal_get(notify->face->model->handover, toucher_key(key, pid)))
+		return true;
 	for (int i = 0; i < TOUCHERS_MAX; i++)
 		if (notify->touchers[i] && toucher_pid(notify->touchers[i]) == pid)
 			return true;

@@ -51,7 +51,8 @@ void notify_folder_made(struct notify *notify, const struct domain *domain);
 
 /* --- the toucher's own requests --- */
 
-bool notify_is_toucher(const struct notify *notify, pid_t pid);
+/* @again: the request was sent to an earlier life, whose touchers count, too: they are dead by now, or about to be. */
+bool notify_is_toucher(const struct notify *notify, pid_t pid, bool again);
 enum notify_folder {
 	FOLDER_OTHER, /* not what the toucher is at: as for everybody */
 	FOLDER_ADDED, /* about to be made: not there yet */

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <time.h>
 #include <utlist.h>
+#include "fs/kept.h"
 #include "fs/node.h"
 
 enum {
@@ -22,6 +23,61 @@ void open_files_init(struct open_files *files)
 	if (getrandom(&life, sizeof(life), 0) != sizeof(life))
 		life = (uint32_t)time(NULL);
 	*files = (struct open_files){ .last = (uint64_t)(life | 1) << LIFE_SHIFT };
+}
+
+void open_file_keep(struct open_file *file)
+{
+	struct kept_file *kept = file->kept;
+	unsigned other;
+
+	if (!kept)
+		return;
+	other = !kept->place;
+	kept->places[other] = file->place;
+	kept->place = (uint8_t)other;
+	kept->node = file->node;
+	kept->request = file->request;
+	kept->poll = file->poll;
+	kept->uid = file->who.uid;
+	kept->gid = file->who.gid;
+	kept->pid = file->who.pid;
+	kept->flags = file->flags;
+	kept->writes = file->writes;
+	kept->touch = file->touch;
+	kept->adopted = file->adopted;
+	kept->gone = file->gone;
+	kept->number = file->number; /* from here on it counts */
+}
+
+static void open_again(void *data, struct kept_file *kept)
+{
+	struct open_files *files = data;
+	struct open_file *file = calloc(1, sizeof(*file));
+
+	if (!file)
+		abort();
+	file->kept = kept;
+	file->place = kept->places[kept->place & 1];
+	file->node = kept->node;
+	file->request = kept->request;
+	file->who = (struct who){ .uid = kept->uid, .gid = kept->gid, .pid = kept->pid };
+	file->flags = kept->flags;
+	file->writes = kept->writes;
+	file->touch = kept->touch;
+	file->adopted = kept->adopted;
+	file->gone = kept->gone;
+	file->number = kept->number;
+	file->seen = OPEN_UNSEEN;
+	HASH_ADD(hh, files->table, number, sizeof(file->number), file);
+	/* Whether what it has seen is still so nobody knows: whoever polls looks again. */
+	if (kept->poll)
+		open_file_set_poll(files, file, kept->poll, OPEN_UNSEEN);
+}
+
+void open_files_keep(struct open_files *files, struct kept *kept)
+{
+	files->kept = kept;
+	kept_each_file(kept, open_again, files);
 }
 
 void open_files_clear(struct open_files *files)
@@ -44,6 +100,7 @@ static struct open_file *add(struct open_files *files, uint64_t number, const st
 	if (!place_is_folder(place) && place->file->flags & FILE_LOG)
 		event_log_open(place_log(place), &file->place);
 	HASH_ADD(hh, files->table, number, sizeof(file->number), file);
+	file->kept = kept_file_new(files->kept);
 	return file;
 }
 
@@ -55,6 +112,16 @@ struct open_file *open_file_new(struct open_files *files, const struct place *pl
 	file->who = *who;
 	file->flags = flags;
 	return file;
+}
+
+struct open_file *open_file_of_request(const struct open_files *files, uint64_t request)
+{
+	struct open_file *file;
+
+	for (file = files->table; file; file = file->hh.next)
+		if (file->request == request)
+			return file;
+	return NULL;
 }
 
 struct open_file *open_file_find(const struct open_files *files, uint64_t number)
@@ -77,6 +144,7 @@ struct open_file *open_file_adopt(struct open_files *files, uint64_t number,
 	file = add(files, number, place);
 	file->who = (struct who){ .uid = (uid_t)-1, .gid = (gid_t)-1 };
 	file->adopted = true;
+	open_file_keep(file);
 	return file;
 }
 
@@ -84,8 +152,12 @@ void open_files_leave(struct open_files *files, uint64_t folder)
 {
 	struct open_file *file;
 
-	for (file = files->table; file; file = file->hh.next)
-		file->gone |= node_folder(file->node) == node_folder(folder);
+	for (file = files->table; file; file = file->hh.next) {
+		if (file->gone || node_folder(file->node) != node_folder(folder))
+			continue;
+		file->gone = true;
+		open_file_keep(file);
+	}
 }
 
 static void free_list(struct open_file *file)
@@ -99,6 +171,9 @@ static void free_list(struct open_file *file)
 
 void open_file_free(struct open_files *files, struct open_file *file)
 {
+	kept_file_free(files->kept, file->kept);
+	file->kept = NULL;
+	open_file_set_poll(files, file, 0, 0);
 	HASH_DEL(files->table, file);
 	text_free(file->snapshot);
 	text_free(file->answer);
@@ -171,10 +246,10 @@ void open_file_list(struct open_file *file, const struct place *folder)
 	node_children(folder, list_one, file);
 }
 
-struct fuse_pollhandle *open_file_set_poll(struct open_files *files, struct open_file *file,
-					   struct fuse_pollhandle *poll, uint64_t version)
+void open_file_set_poll(struct open_files *files, struct open_file *file, uint64_t poll,
+			uint64_t version)
 {
-	struct fuse_pollhandle *old = file->poll;
+	uint64_t old = file->poll;
 
 	if (poll && !old)
 		DL_APPEND(files->pollers, file);
@@ -182,5 +257,6 @@ struct fuse_pollhandle *open_file_set_poll(struct open_files *files, struct open
 		DL_DELETE(files->pollers, file);
 	file->poll = poll;
 	file->polled = version;
-	return old;
+	if (poll != old)
+		open_file_keep(file);
 }

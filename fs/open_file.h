@@ -3,7 +3,8 @@
  * who opened it, the snapshot that it reads, the answer to its last command, its place in a log.
  *
  * The number is what the kernel keeps (fi->fh). It is a counter with the daemon's life in its upper
- * half, never a pointer: one that an earlier life gave out is recognised, and adopted for reading.
+ * half, never a pointer: one that an earlier life gave out is known from what that has kept (fs/kept.h); if it could not, it is
+ * recognised, and adopted for reading.
  * Used by fs/ops.c and fs/io.c; knows neither FUSE nor the model's contents.
  */
 #ifndef FS_OPEN_FILE_H
@@ -12,7 +13,8 @@
 #include <uthash.h>
 #include "fs/files.h"
 
-struct fuse_pollhandle;
+struct kept;
+struct kept_file;
 
 /* One entry of a folder as it was when it was read from its beginning. */
 struct listed {
@@ -24,6 +26,7 @@ struct listed {
 struct open_file {
 	uint64_t number;
 	uint64_t node;
+	uint64_t request; /* the OPEN that it was made for; 0: not known */
 	struct who who; /* at open(2) */
 	int flags; /* of open(2) */
 	bool touch; /* opened by our toucher: what it writes means nothing */
@@ -44,26 +47,34 @@ struct open_file {
 	struct listed *list; /* of a folder */
 	size_t listed;
 
-	struct fuse_pollhandle *poll; /* to be told once; owned */
+	uint64_t poll; /* the kernel's handle of those who are to be told once; 0: none */
 	uint64_t polled; /* version when it was taken */
 	struct open_file *prev, *next; /* those with a poll handle */
+	struct kept_file *kept; /* for the next life; NULL: that will not know it */
 	UT_hash_handle hh;
 };
 
 #define OPEN_UNSEEN UINT64_MAX
 
 struct open_files {
+	struct kept *kept; /* NULL: there is no next life */
 	struct open_file *table;
 	struct open_file *pollers;
 	uint64_t last; /* number given out; its upper half tells this life from others */
 };
 
 void open_files_init(struct open_files *files);
-/* Poll handles must have been taken out before. */
+/* What is opened from now on is kept in @kept (borrowed; may be NULL), and what earlier lives have kept there is open again. */
+void open_files_keep(struct open_files *files, struct kept *kept);
+/* Nothing more is kept, and what was kept is forgotten: nobody comes after us. */
 void open_files_clear(struct open_files *files);
 
 struct open_file *open_file_new(struct open_files *files, const struct place *place,
 				const struct who *who, int flags);
+/* The one that was made for this OPEN, which the kernel sends again since nobody has answered it; NULL: none was. */
+struct open_file *open_file_of_request(const struct open_files *files, uint64_t request);
+/* Something of it has changed that the next life must know. */
+void open_file_keep(struct open_file *file);
 struct open_file *open_file_find(const struct open_files *files, uint64_t number);
 /*
  * The open file of that number, made on the fly if an earlier life gave the number out; NULL if it was
@@ -73,7 +84,6 @@ struct open_file *open_file_adopt(struct open_files *files, uint64_t number,
 				  const struct place *place);
 /* The folder of this node is being removed: whoever has something in it open has nothing any more. */
 void open_files_leave(struct open_files *files, uint64_t folder);
-/* The poll handle must have been taken out before. */
 void open_file_free(struct open_files *files, struct open_file *file);
 
 /* Takes @text as the file's snapshot. */
@@ -85,8 +95,8 @@ bool open_file_answers(struct open_file *file, uint64_t offset, const char **byt
 /* Lists the folder anew. */
 void open_file_list(struct open_file *file, const struct place *folder);
 
-/* Replaces the poll handle, NULL: takes it out. Returns the old one, which the caller destroys. */
-struct fuse_pollhandle *open_file_set_poll(struct open_files *files, struct open_file *file,
-					   struct fuse_pollhandle *poll, uint64_t version);
+/* Replaces the poll handle; 0: there is none any more. */
+void open_file_set_poll(struct open_files *files, struct open_file *file, uint64_t poll,
+			uint64_t version);
 
 #endif

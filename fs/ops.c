@@ -17,6 +17,7 @@
 #include <utlist.h>
 #include "fs/access.h"
 #include "fs/io.h"
+#include "fs/kept.h"
 #include "fs/make.h"
 #include "fs/notify.h"
 
@@ -48,7 +49,8 @@ static bool is_toucher(fuse_req_t req)
 	const struct face *face = face_of(req);
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-	return face->notify && ctx->uid == face->uid && notify_is_toucher(face->notify, ctx->pid);
+	return face->notify && ctx->uid == face->uid &&
+	       notify_is_toucher(face->notify, ctx->pid, face->request.again);
 }
 
 /* QEMU tells nobody of disks that are plugged in: somebody who looks is a reason to ask it. */
@@ -261,7 +263,9 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 
 static struct asker asker(fuse_req_t req)
 {
-	return (struct asker){ .who = who_asks(req), .toucher = is_toucher(req) };
+	return (struct asker){ .who = who_asks(req),
+			       .request = face_of(req)->request,
+			       .toucher = is_toucher(req) };
 }
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -323,9 +327,15 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 static struct open_file *open_new(fuse_req_t req, const struct place *place,
 				  struct fuse_file_info *fi)
 {
+	struct face *face = face_of(req);
 	struct who who = who_asks(req);
-	struct open_file *file = open_file_new(&face_of(req)->files, place, &who, fi->flags);
+	struct open_file *file = face->request.again
+					 ? open_file_of_request(&face->files, face->request.number)
+					 : NULL;
 
+	if (!file)
+		file = open_file_new(&face->files, place, &who, fi->flags);
+	file->request = face->request.number;
 	fi->fh = file->number;
 	return file;
 }
@@ -333,20 +343,16 @@ static struct open_file *open_new(fuse_req_t req, const struct place *place,
 static void close_file(struct face *face, uint64_t number)
 {
 	struct open_file *file = open_file_find(&face->files, number);
-	struct fuse_pollhandle *poll;
 
-	if (!file)
-		return;
-	poll = open_file_set_poll(&face->files, file, NULL, 0);
-	if (poll)
-		reply_poll_drop(poll);
-	open_file_free(&face->files, file);
+	if (file)
+		open_file_free(&face->files, file);
 }
 
-static void reply_open(fuse_req_t req, struct fuse_file_info *fi)
+static void reply_open(fuse_req_t req, struct open_file *file, struct fuse_file_info *fi)
 {
 	struct face *face = face_of(req); /* req is gone after the answer */
 
+	open_file_keep(file);
 	/* The opener was interrupted: no release will come. */
 	if (fuse_reply_open(req, fi) == -ENOENT)
 		close_file(face, fi->fh);
@@ -354,6 +360,7 @@ static void reply_open(fuse_req_t req, struct fuse_file_info *fi)
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct open_file *file;
 	struct place place;
 	bool touch;
 	int error;
@@ -374,10 +381,11 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 			return;
 		}
 	}
-	open_new(req, &place, fi)->touch = touch;
+	file = open_new(req, &place, fi);
+	file->touch = touch;
 	fi->direct_io = 1;
 	fi->noflush = 1;
-	reply_open(req, fi);
+	reply_open(req, file, fi);
 }
 
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -392,8 +400,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		fuse_reply_err(req, ENOTDIR);
 		return;
 	}
-	open_new(req, &place, fi);
-	reply_open(req, fi);
+	reply_open(req, open_new(req, &place, fi), fi);
 }
 
 /* release and releasedir */
@@ -512,30 +519,29 @@ static void op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 {
 	unsigned events = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
 	struct open_files *files = &face_of(req)->files;
+	uint64_t handle = poll ? face_of(req)->request.poll : 0;
 	struct open_file *file = NULL;
 	struct place place;
 	uint64_t version;
 
+	if (poll)
+		fuse_pollhandle_destroy(
+			poll); /* it cannot be handed to the next life; the number in it can */
 	if (find(req, ino, &place))
 		file = open_file_adopt(files, fi->fh, &place);
 	if (!file) {
-		if (poll)
-			reply_poll_drop(poll);
 		fuse_reply_poll(req, events | POLLPRI | POLLERR);
 		return;
 	}
 	version = place_stamp(&place)->version;
 	if (version != file->seen)
 		events |= POLLPRI | POLLERR;
-	if (poll) {
-		poll = open_file_set_poll(files, file, poll, version);
-		if (poll)
-			reply_poll_drop(poll);
-	}
+	if (handle)
+		open_file_set_poll(files, file, handle, version);
 	fuse_reply_poll(req, events);
 }
 
-void ops_wake_pollers(struct face *face)
+void ops_wake_pollers(struct face *face, void (*wake)(void *data, uint64_t poll), void *data)
 {
 	struct open_file *file, *next;
 	struct place place;
@@ -545,15 +551,10 @@ void ops_wake_pollers(struct face *face)
 		if (!file->gone && node_find(&face->nodes, file->node, &place) &&
 		    place_stamp(&place)->version == file->polled)
 			continue;
-		reply_poll(open_file_set_poll(&face->files, file, NULL, 0));
+		wake(data, file->poll);
+		open_file_set_poll(&face->files, file, 0, 0);
 	}
 	face->changed = false;
-}
-
-void ops_drop_pollers(struct face *face)
-{
-	while (face->files.pollers)
-		reply_poll_drop(open_file_set_poll(&face->files, face->files.pollers, NULL, 0));
 }
 
 const struct fuse_lowlevel_ops face_ops = {

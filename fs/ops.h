@@ -9,9 +9,7 @@
 struct fuse_lowlevel_ops;
 extern const struct fuse_lowlevel_ops face_ops;
 
-/* Tells those who poll on something that has changed. Never while a request is being served. */
-void ops_wake_pollers(struct face *face);
-/* Forgets them, before the session's end. */
-void ops_drop_pollers(struct face *face);
+/* Calls @wake for each poll handle that waits for something that has changed. Never while a request is being served. */
+void ops_wake_pollers(struct face *face, void (*wake)(void *data, uint64_t poll), void *data);
 
 #endif

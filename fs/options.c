@@ -27,6 +27,7 @@ enum {
 	KEY_LIST_FILES,
 	KEY_IMAGE_DIR,
 	KEY_ALLOW,
+	KEY_NOKEEPER,
 };
 
 #define TEXT(template, member)                                \
@@ -51,6 +52,7 @@ static const struct fuse_opt templates[] = {
 	FUSE_OPT_KEY("--list-files", KEY_LIST_FILES),
 	FUSE_OPT_KEY("image_dir=", KEY_IMAGE_DIR),
 	FUSE_OPT_KEY("allow=", KEY_ALLOW),
+	FUSE_OPT_KEY("nokeeper", KEY_NOKEEPER),
 	FUSE_OPT_END,
 };
 
@@ -113,6 +115,9 @@ static int on_option(void *data, const char *word, int key, struct fuse_args *ar
 	case KEY_ALLOW:
 		add_allowed(options, strchr(word, '=') + 1);
 		return 0;
+	case KEY_NOKEEPER:
+		options->nokeeper = true;
+		return 0;
 	case KEY_DEBUG:
 		options->debug = true;
 		/* fall through */
@@ -170,22 +175,19 @@ static int read_timeout(struct options *options, char **error)
 }
 
 /* The daemon changes to "/": what it keeps must not hang on the folder it was started in. */
-static int make_absolute(char **path, const char *option, char **error)
+static void make_absolute(char **path, const char *folder)
 {
-	char here[PATH_MAX], *whole;
+	char *whole;
 
 	if (!*path || **path == '/')
-		return 0;
-	if (!getcwd(here, sizeof(here)))
-		return fail(error, "%s=%s: %s", option, *path, strerror(errno));
-	if (asprintf(&whole, "%s/%s", here, *path) < 0)
+		return;
+	if (asprintf(&whole, "%s/%s", folder, *path) < 0)
 		abort();
 	free(*path);
 	*path = whole;
-	return 0;
 }
 
-static int read_policy(struct options *options, char **error)
+static int read_policy(struct options *options, const char *folder, char **error)
 {
 	size_t bad, length;
 	char *verbs = NULL;
@@ -200,8 +202,7 @@ static int read_policy(struct options *options, char **error)
 	for (size_t i = 0; i < options->image_dir_count; i++) {
 		if (!*options->image_dirs[i])
 			return fail(error, "image_dir=: want a folder");
-		if (make_absolute(&options->image_dirs[i], "image_dir", error))
-			return -1;
+		make_absolute(&options->image_dirs[i], folder);
 	}
 	return 0;
 }
@@ -250,7 +251,7 @@ static void add_mount_options(struct options *options)
 		fuse_opt_add_arg(&options->mount, "-d");
 }
 
-int options_read(struct options *options, int argc, char **argv, char **error)
+int options_read(struct options *options, int argc, char **argv, const char *folder, char **error)
 {
 	const char *why;
 	int status;
@@ -265,9 +266,9 @@ int options_read(struct options *options, int argc, char **argv, char **error)
 		return fail(error, "%s", why ? why : "the options make no sense");
 	if (options->help || options->version || options->list_files)
 		return 0;
-	if (read_timeout(options, error) ||
-	    make_absolute(&options->runtime_dir, "runtime_dir", error) ||
-	    make_absolute(&options->state_dir, "state_dir", error) || read_policy(options, error) ||
+	make_absolute(&options->runtime_dir, folder);
+	make_absolute(&options->state_dir, folder);
+	if (read_timeout(options, error) || read_policy(options, folder, error) ||
 	    take_mountpoint(options, error))
 		return -1;
 	add_mount_options(options);
@@ -329,6 +330,8 @@ void options_help(FILE *out)
 		"repeated)\n"
 		"    -o allow=VERB,...      the commands that others have: pull, speed, ... (all)\n"
 		"    -o ro                  watch only\n"
+		"    -o nokeeper            no second process that holds the mount: it dies with "
+		"the first\n"
 		"    -o allow_other         let other users in (always as root)\n"
 		"    -o OPTION              mount options as in fuse(8)\n"
 		"\n"

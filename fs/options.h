@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 struct options {
+	bool nokeeper; /* one process, as under a debugger */
 	bool foreground, debug, help, version, list_files;
 	bool read_only; /* we see to that, not the kernel: our toucher writes (fs/notify.h) */
 	unsigned timeout_s;
@@ -29,10 +30,10 @@ struct options {
 };
 
 /*
- * Returns 0, or -1 and *@error, one line (malloc'ed). With help, version or list_files set nothing else is
+ * @folder: the one that paths are relative to. Returns 0, or -1 and *@error, one line (malloc'ed). With help, version or list_files set nothing else is
  * checked. options_clear() frees in either case.
  */
-int options_read(struct options *options, int argc, char **argv, char **error);
+int options_read(struct options *options, int argc, char **argv, const char *folder, char **error);
 void options_clear(struct options *options);
 void options_help(FILE *out);
 

@@ -1,11 +1,12 @@
 /*
- * Answers to reads, writes and polls; see fs/reply.h.
+ * Answers to reads and writes; see fs/reply.h.
  */
 #include "fs/reply.h"
 
 #include <assert.h>
 #include <fuse_lowlevel.h>
 #include <stdlib.h>
+#include "fs/kept.h"
 
 static unsigned pending;
 
@@ -17,9 +18,11 @@ struct reply *reply_new(struct fuse_req *req, struct face *face, const char *kin
 		abort();
 	reply->req = req;
 	reply->face = face;
+	reply->request = face->request;
 	reply->kind = kind;
 	reply->arrived_ns = uv_hrtime();
 	pending++;
+	kept_waits(face->files.kept, reply->request.unique);
 	return reply;
 }
 
@@ -71,29 +74,26 @@ static struct fuse_req *take(struct reply *reply)
 	return req;
 }
 
+static void given(const struct reply *reply)
+{
+	kept_answered(reply->face->files.kept, reply->request.unique);
+}
+
 /* That the kernel no longer wants an answer (ENOENT) is nobody's concern: nothing hangs on it. */
 void reply_error(struct reply *reply, int error)
 {
 	fuse_reply_err(take(reply), -error);
+	given(reply);
 }
 
 void reply_bytes(struct reply *reply, const char *bytes, size_t length)
 {
 	fuse_reply_buf(take(reply), bytes, length);
+	given(reply);
 }
 
 void reply_written(struct reply *reply, size_t length)
 {
 	fuse_reply_write(take(reply), length);
-}
-
-void reply_poll(struct fuse_pollhandle *poll)
-{
-	fuse_lowlevel_notify_poll(poll);
-	fuse_pollhandle_destroy(poll);
-}
-
-void reply_poll_drop(struct fuse_pollhandle *poll)
-{
-	fuse_pollhandle_destroy(poll);
+	given(reply);
 }

@@ -9,11 +9,11 @@
 #include "fs/face.h"
 
 struct fuse_req;
-struct fuse_pollhandle;
 
 struct reply {
 	struct fuse_req *req; /* NULL: answered */
 	struct face *face;
+	struct request request; /* as the kernel has sent it */
 	uint64_t node;
 	uint64_t fh; /* number of the open file */
 	uint64_t offset;
@@ -45,9 +45,5 @@ bool reply_park(struct reply *reply, struct op *op);
 void reply_error(struct reply *reply, int error);
 void reply_bytes(struct reply *reply, const char *bytes, size_t length);
 void reply_written(struct reply *reply, size_t length);
-
-/* Wakes those who poll and destroys the handle. Never while a request is being served. */
-void reply_poll(struct fuse_pollhandle *poll);
-void reply_poll_drop(struct fuse_pollhandle *poll);
 
 #endif

@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include "fs/io.h"
+#include "fs/kept.h"
 #include "fs/log.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
@@ -20,7 +21,11 @@
 enum {
 	BATCH = 64, /* requests served a wake-up: monitors and timers get their turn in between */
 	MESSAGE_BYTES_MIN = 1 << 20, /* libfuse's buffer is larger than that */
+	NOTIFY_RESEND = 7, /* FUSE_NOTIFY_RESEND of kernel 6.9 and later */
 };
+
+static const uint64_t sent_again = UINT64_C(1)
+				   << 63; /* FUSE_UNIQUE_RESEND: in the number of what is */
 
 struct session {
 	struct fuse_session *fuse;
@@ -32,15 +37,24 @@ struct session {
 	uv_prepare_t prepare;
 	uv_timer_t patience; /* the kernel's, where it has some */
 	struct fuse_buf buf;
-	bool mounted, serving, told_ready;
+	char *mountpoint; /* absolute; NULL: not mounted */
+	int fd; /* of the mount, if libfuse has not made it; -1 */
+	bool serving, told_ready;
 };
 
-/* --- a descriptor that is not /dev/fuse --- */
+/* --- what libfuse reads and writes --- */
 
 static ssize_t custom_writev(int fd, struct iovec *iov, int count, void *data)
 {
-	ssize_t written;
+	const struct face *face = data;
+	ssize_t written = 0;
 
+	if (face->replaying) {
+		/* The kernel has had this answer in an earlier life. */
+		for (int i = 0; i < count; i++)
+			written += (ssize_t)iov[i].iov_len;
+		return written;
+	}
 	do
 		written = writev(fd, iov, count);
 	while (written < 0 && errno == EINTR);
@@ -50,8 +64,12 @@ static ssize_t custom_writev(int fd, struct iovec *iov, int count, void *data)
 /* The other side has gone: as if unmounted. */
 static ssize_t custom_read(int fd, void *bytes, size_t size, void *data)
 {
-	ssize_t got = read(fd, bytes, size);
+	const struct face *face = data;
+	void *kept = kept_message(face->files.kept, size);
+	ssize_t got = read(fd, kept ? kept : bytes, size);
 
+	if (kept && got > 0)
+		memcpy(bytes, kept, (size_t)got);
 	if (got == 0 || (got < 0 && errno == ECONNRESET)) {
 		errno = ENODEV;
 		return -1;
@@ -107,6 +125,23 @@ static const char *kind_of(const struct fuse_in_header *header)
 	}
 }
 
+/* What the rows and libfuse do not see of a message. */
+static void look_at(struct face *face, const struct fuse_buf *buf)
+{
+	const struct fuse_in_header *header = buf->mem;
+	const struct fuse_poll_in *poll = (const struct fuse_poll_in *)(header + 1);
+	bool polls = header->opcode == FUSE_POLL && buf->size >= sizeof(*header) + sizeof(*poll);
+
+	face->request = (struct request){
+		.unique = header->unique,
+		.number = header->unique & ~sent_again,
+		.again = header->unique & sent_again,
+		.poll = polls && poll->flags & FUSE_POLL_SCHEDULE_NOTIFY ? poll->kh : 0,
+	};
+	if (header->opcode == FUSE_INIT)
+		kept_set_init(face->files.kept, buf->mem, buf->size);
+}
+
 /* Serves one request. Returns 0, or -errno: there is none, or there will be none any more. */
 static int serve_one(struct session *session)
 {
@@ -121,6 +156,7 @@ static int serve_one(struct session *session)
 	/* libfuse takes names from the message as they are: never read on in an older message. */
 	if (session->buf.size < MESSAGE_BYTES_MIN)
 		((char *)session->buf.mem)[session->buf.size] = 0;
+	look_at(session->face, &session->buf);
 	kind = kind_of(session->buf.mem);
 	began = uv_hrtime();
 	fuse_session_process_buf(session->fuse, &session->buf);
@@ -167,6 +203,19 @@ static void forget_folders(struct session *session)
 	face->stale_count = 0;
 }
 
+/* A message that answers nothing: fuse_lowlevel_notify_poll() has no word for a handle of an earlier life. */
+static void wake(void *data, uint64_t poll)
+{
+	const struct session *session = data;
+	struct fuse_notify_poll_wakeup_out woken = { .kh = poll };
+	struct fuse_out_header header = { .len = sizeof(header) + sizeof(woken),
+					  .error = FUSE_NOTIFY_POLL };
+	struct iovec iov[] = { { &header, sizeof(header) }, { &woken, sizeof(woken) } };
+
+	/* That nobody waits any more is no error. */
+	(void)!writev(fuse_session_fd(session->fuse), iov, 2);
+}
+
 /* Runs before the loop sleeps: no request is being served, and whatever has changed is told. */
 static void before_sleep(uv_prepare_t *prepare)
 {
@@ -175,7 +224,7 @@ static void before_sleep(uv_prepare_t *prepare)
 	if (!session->face->changed)
 		return;
 	forget_folders(session);
-	ops_wake_pollers(session->face);
+	ops_wake_pollers(session->face, wake, session);
 }
 
 static void on_patience(uv_timer_t *timer)
@@ -217,6 +266,7 @@ struct session *session_new(uv_loop_t *loop, struct face *face, const struct fus
 	session->face = face;
 	session->handlers = handlers;
 	session->data = data;
+	session->fd = -1;
 	for (int i = 0; i < args->argc; i++)
 		fuse_opt_add_arg(&copy, args->argv[i]);
 	log_hold();
@@ -249,9 +299,64 @@ int session_mount(struct session *session, const char *mountpoint, char **error)
 			abort();
 		return -1;
 	}
-	session->mounted = true;
+	session->mountpoint = strdup(mountpoint);
+	/* From now on what is read goes through us. */
+	if (fuse_session_custom_io(session->fuse, &custom_io, fuse_session_fd(session->fuse)))
+		abort();
 	start_serving(session, fuse_session_fd(session->fuse));
 	return 0;
+}
+
+int session_fd(const struct session *session)
+{
+	return fuse_session_fd(session->fuse);
+}
+
+/* --- the mount of an earlier life --- */
+
+static void answer_eio(void *data, uint64_t unique)
+{
+	const struct session *session = data;
+	struct fuse_out_header header = { .len = sizeof(header), .error = -EIO, .unique = unique };
+
+	/* One that was answered after all is not known any more: ENOENT. */
+	(void)!write(session->fd, &header, sizeof(header));
+}
+
+static void ask_again(struct session *session, bool resend)
+{
+	struct fuse_out_header header = { .len = sizeof(header), .error = NOTIFY_RESEND };
+	struct kept *kept = session->face->files.kept;
+
+	if (resend && write(session->fd, &header, sizeof(header)) == sizeof(header))
+		kept_each_waiting(kept, NULL, NULL);
+	else
+		kept_each_waiting(kept, answer_eio, session);
+}
+
+int session_take_over(struct session *session, int fd, const char *mountpoint, bool resend)
+{
+	struct face *face = session->face;
+	size_t length;
+	const void *init = kept_init(face->files.kept, &length);
+	struct fuse_buf buf = { .size = length, .mem = malloc(length + 1) };
+	int status = fuse_session_custom_io(session->fuse, &custom_io, fd);
+
+	if (!buf.mem)
+		abort();
+	if (status == 0) {
+		memcpy(buf.mem, init, length);
+		face->replaying = true;
+		fuse_session_process_buf(session->fuse, &buf);
+		face->replaying = false;
+		session->told_ready = true;
+		session->fd = fd;
+		session->mountpoint = strdup(mountpoint);
+		start_serving(session, fd);
+		ask_again(session, resend);
+	}
+	free(buf.mem);
+	return status;
 }
 
 int session_serve(struct session *session, int fd)
@@ -266,17 +371,19 @@ int session_serve(struct session *session, int fd)
 void session_end(struct session *session)
 {
 	stop_serving(session);
-	ops_drop_pollers(session->face);
-	if (session->mounted)
+	if (session->mountpoint && session->fd >= 0)
+		mount_undo(session->mountpoint, session->fd);
+	else if (session->mountpoint)
 		fuse_session_unmount(session->fuse);
-	session->mounted = false;
+	free(session->mountpoint);
+	session->mountpoint = NULL;
 }
 
 void session_free(struct session *session)
 {
 	if (!session)
 		return;
-	assert(!session->serving && !session->mounted);
+	assert(!session->serving && !session->mountpoint);
 	fuse_session_destroy(session->fuse);
 	free(session->buf.mem);
 	free(session);

@@ -1,7 +1,6 @@
 /*
  * The FUSE session in the loop: its descriptor, readable means requests. Made by fs/main.c; by tests on
- * one end of a socket pair. Requests are served by fs/ops.c. Keeps no state of its own that a later
- * life of the daemon would need.
+ * one end of a socket pair. Requests are served by fs/ops.c. What a later life needs of it is in fs/kept.h.
  */
 #ifndef FS_SESSION_H
 #define FS_SESSION_H
@@ -27,6 +26,14 @@ struct session *session_new(uv_loop_t *loop, struct face *face, const struct fus
 			    const struct session_handlers *handlers, void *data, char **error);
 /* Mounts and begins to serve. Returns 0, or -1 and *@error, one line (malloc'ed). */
 int session_mount(struct session *session, const char *mountpoint, char **error);
+/* The descriptor of the mount, for whoever keeps it. */
+int session_fd(const struct session *session);
+/*
+ * Goes on to serve the mount of an earlier life, with its descriptor, from now on the session's, and with what that life has kept (face->files.kept): libfuse is told INIT as
+ * the kernel has told it then, and what had been taken and not answered the kernel is asked to send again. A kernel that cannot (before 6.9;
+ * or @resend is false) has it answered with EIO. Returns 0 or -errno.
+ */
+int session_take_over(struct session *session, int fd, const char *mountpoint, bool resend);
 /* Serves what comes in on @fd instead of a mount: messages as from /dev/fuse. Takes @fd. */
 int session_serve(struct session *session, int fd);
 /* Unmounts, if it is mounted, and serves no more. */

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,8 @@ static void drop_privileges(void)
 	prctl(PR_SET_NAME, "blockjobfs-toch");
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	syscall(SYS_capset, &header, left);
+	/* Whoever serves the mount after the daemon does not know this process, and must not be asked anything by it. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
 /*

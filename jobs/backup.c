@@ -193,6 +193,7 @@ static void start(struct op *op, struct backup *backup)
 		image.backing_format = disk->chain[below].format;
 	}
 	backup->since_s = time(NULL);
+	new_file_note(op, image.path, backup->since_s, NULL);
 	make_image(disk->domain, &image, image_made, backup);
 	free((char *)image.backing);
 }

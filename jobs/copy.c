@@ -149,6 +149,8 @@ static void start(struct op *op, struct copy *copy)
 	job->dest = strdup(copy->mirror.target);
 	job->dest_format = strdup(copy->mirror.format);
 	job->made_s = copy->mirror.reuse ? 0 : time(NULL);
+	if (job->made_s)
+		new_file_note(op, job->dest, job->made_s, NULL);
 	trial_begin(disk, op);
 	job_record_write(disk);
 	copy->mirror.job = job->id;

@@ -5,6 +5,7 @@
 
 #include <string.h>
 #include "jobs/domain_link.h"
+#include "jobs/job_record.h"
 
 const char *disk_status(const struct disk *disk)
 {
@@ -25,6 +26,8 @@ void disk_changed(struct disk *disk, enum topic topic)
 	const char *status = disk_status(disk);
 
 	tell(disk, topic);
+	if (topic == TOPIC_JOB)
+		job_record_hand_over(disk);
 	if (topic == TOPIC_JOB && status != disk->told_status) {
 		disk->told_status = status;
 		tell(disk, TOPIC_STATUS);

@@ -18,6 +18,7 @@
 #include "jobs/folder.h"
 #include "jobs/make_image.h"
 #include "jobs/policy.h"
+#include "jobs/resume.h"
 
 const char *const domain_state_words[DOMAIN_STATE_COUNT] = {
 	[DOMAIN_DISCONNECTED] = "disconnected",
@@ -78,8 +79,45 @@ static bool keep_link_error(struct domain *domain, const char *reason)
 	}
 	free(domain->error);
 	domain->error = error;
+	resume_keep_error(&(struct target){ .model = domain->model, .domain = domain });
 	domain_changed(domain, TOPIC_ERROR);
 	return true;
+}
+
+enum domain_state domain_shown_state(const struct domain *domain)
+{
+	return domain->link->resuming ? DOMAIN_CONNECTED : domain->state;
+}
+
+bool domain_is_resuming(const struct domain *domain)
+{
+	return domain->link->resuming;
+}
+
+static void resume_ops(struct op *ops)
+{
+	struct op *op, *next;
+
+	DL_FOREACH_SAFE(ops, op, next) {
+		void (*resumed)(struct op * op) = op->resumed;
+
+		op->resumed = NULL;
+		if (resumed)
+			resumed(op);
+	}
+}
+
+/* The server is connected again, or will not be at once. Those who have waited for that go on. */
+static void resumed(struct domain *domain)
+{
+	struct disk *disk, *next;
+
+	if (!domain->link->resuming)
+		return;
+	domain->link->resuming = false;
+	resume_ops(domain->ops);
+	DL_FOREACH_SAFE(domain->disks, disk, next)
+		resume_ops(disk->ops);
 }
 
 void domain_set_link_error(struct domain *domain, const char *reason)
@@ -94,11 +132,14 @@ void domain_set_link_error(struct domain *domain, const char *reason)
 
 void domain_set_state(struct domain *domain, enum domain_state state, const char *reason)
 {
-	enum domain_state before = domain->state;
+	enum domain_state before = domain_shown_state(domain);
 
-	if (state == before)
+	if (state == domain->state)
 		return;
 	domain->state = state;
+	/* Until the first attempt has come to something it is as it was before the server was started anew. */
+	if (domain->link->resuming && (state == DOMAIN_CONNECTING || state == DOMAIN_CONNECTED))
+		return;
 	domain_changed(domain, TOPIC_STATE);
 	if (domain->link->removed)
 		return; /* domain-removed was its last event */
@@ -106,6 +147,8 @@ void domain_set_state(struct domain *domain, enum domain_state state, const char
 		event_plain(domain, NULL, "domain-connected", NULL);
 	else if (before == DOMAIN_CONNECTED)
 		event_plain(domain, NULL, "domain-disconnected", reason);
+	resumed(domain);
+	resume_keep_state(domain);
 	if (before == DOMAIN_CONNECTING)
 		delete_step(domain->model);
 }
@@ -124,6 +167,7 @@ void domain_synced(struct domain *domain)
 	reconnect_synced(domain);
 	domain_set_link_error(domain, NULL);
 	domain_set_state(domain, DOMAIN_CONNECTED, NULL);
+	resumed(domain);
 	domain_settle(domain);
 }
 
@@ -151,6 +195,7 @@ static void run_state_known(void *data, const struct qmp_error *error, const cha
 		return;
 	free(domain->run_state);
 	domain->run_state = source_escape_name(text); /* one word, whatever the peer sends */
+	resume_keep_state(domain);
 	domain_changed(domain, TOPIC_STATE);
 }
 
@@ -504,6 +549,7 @@ void domain_set_source(struct domain *domain, const struct source *source)
 	set_address(domain, source);
 	model_address_set(domain);
 	domain_set_link_error(domain, NULL);
+	resume_keep_domain(domain);
 	domain_changed(domain, TOPIC_ADDRESS);
 	domain_changed(domain, TOPIC_STATE);
 }

@@ -69,6 +69,11 @@ void domain_looked_at(struct domain *domain);
 /* What is known of its live jobs is not what QEMU says now: there is no link, or QEMU has not answered for a while. */
 bool domain_is_late(const struct domain *domain);
 
+/* What `state` says: the state, but for the moment that a server which was started anew needs to connect. */
+enum domain_state domain_shown_state(const struct domain *domain);
+/* True in that moment: commands wait for its end (op->resumed). */
+bool domain_is_resuming(const struct domain *domain);
+
 struct command;
 /* `group`: one of pivot, finish and abort for several disks of the domain (jobs/group.c). */
 void domain_group(struct op *op, const struct command *command);

@@ -65,6 +65,7 @@ struct domain_link {
 	dev_t socket_device; /* that the attempt was made to */
 	ino_t socket_inode;
 	bool settled; /* the first attempt has come to something */
+	bool resuming; /* it has not yet, and in the life before this one it was connected: `state` goes on to say so */
 	bool fresh; /* the socket has just been made: its first attempt can wait a moment */
 	bool stopping; /* no reconnects */
 	bool removed; /* shown no more; freed as soon as nothing can reach it */
@@ -190,6 +191,8 @@ struct disk *domain_disk_of_info(struct domain *domain, const struct qmp_disk_in
 struct disk *domain_find_job(struct domain *domain,
 			     const char *job_id); /* the disk whose live job has this id */
 void disk_free(struct disk *disk);
+/* The disk, made of what an earlier life has left, is the domain's. Takes it. */
+void inventory_take_over(struct disk *disk);
 void disk_remove(struct disk *disk);
 
 /* --- refresh.c --- */

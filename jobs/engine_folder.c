@@ -34,7 +34,7 @@ static int take_lock(struct engine_folder *folder)
 int engine_folder_open(struct engine_folder *folder, const char *runtime_dir, const char *image,
 		       char **error)
 {
-	char *dir;
+	char *dir, *real;
 	int code;
 
 	if (folder->lock >= 0)
@@ -42,7 +42,9 @@ int engine_folder_open(struct engine_folder *folder, const char *runtime_dir, co
 	dir = runtime_dir ? strdup(runtime_dir) : private_folder_default();
 	code = private_folder_make(dir, "runtime_dir", error);
 	if (!code) {
-		folder->path = private_folder_name(dir, "engine", image);
+		real = realpath(image, NULL);
+		folder->path = private_folder_name(dir, "engine", real ? real : image);
+		free(real);
 		folder->socket = join(folder->path, "/qmp");
 		folder->pidfile = join(folder->path, "/pid");
 		folder->lockfile = join(folder->path, "/lock");

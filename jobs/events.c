@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "jobs/deletion.h"
+#include "jobs/event_store.h"
 #include "jobs/model.h"
 #include "qmp/value.h"
 
@@ -57,6 +58,7 @@ static void event_tell(struct model *model, struct qmp_value *line, struct domai
 		event_log_append(&disk->log, text_bytes(text), text_length(text));
 		disk_changed(disk, TOPIC_EVENTS);
 	}
+	event_store_add(model, domain, disk, text_bytes(text));
 	text_free(text);
 }
 

@@ -93,6 +93,7 @@ void finish_publish(struct disk *disk)
 	disk_changed(disk, TOPIC_PROGRESS);
 	disk_changed(disk, TOPIC_JOB);
 	event_job_ended(disk);
+	job_record_lay_down(disk);
 	metrics_ended(&disk->domain->model->metrics, job->type, job_result(job));
 	wake_waiters(disk);
 }

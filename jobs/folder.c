@@ -18,6 +18,7 @@
 #include "jobs/domain_link.h"
 #include "jobs/events.h"
 #include "jobs/folder_scan.h"
+#include "jobs/journal.h"
 
 enum {
 	LOOK_MS = 50, /* two looks are at least so far apart */
@@ -34,6 +35,7 @@ struct entry {
 	bool waits; /* until a domain goes */
 	bool detached; /* by rmdir: not before another socket is there */
 	bool seen; /* by the look that is being taken over */
+	bool carried; /* an earlier life of the mount has found it, and this one has not looked yet */
 	bool gone; /* the file is */
 	UT_hash_handle hh; /* by file; in the order they were found */
 };
@@ -254,17 +256,26 @@ static struct entry *find_entry(const struct folder *folder, const char *file)
 	return entry;
 }
 
+static struct entry *entry_new(struct folder *folder, const char *file)
+{
+	struct entry *entry = calloc(1, sizeof(*entry));
+
+	if (!entry || !(entry->file = strdup(file)))
+		abort();
+	HASH_ADD_KEYPTR(hh, folder->entries, entry->file, strlen(entry->file), entry);
+	return entry;
+}
+
 static void take_socket(struct folder *folder, const struct found_socket *found)
 {
 	struct entry *entry = find_entry(folder, found->file);
 
 	if (!entry) {
-		entry = calloc(1, sizeof(*entry));
-		if (!entry)
-			abort();
-		entry->file = strdup(found->file);
+		entry = entry_new(folder, found->file);
 		entry->identity = found->identity;
-		HASH_ADD_KEYPTR(hh, folder->entries, entry->file, strlen(entry->file), entry);
+	} else if (entry->carried) {
+		entry->identity = found->identity;
+		entry->carried = false;
 	} else if (!identity_is(&entry->identity, &found->identity)) {
 		entry->identity = found->identity;
 		entry->detached = entry->waits = false;
@@ -523,20 +534,62 @@ static void handle_closed(uv_handle_t *handle)
 	model_stop_step(folder->model);
 }
 
-int folder_add(struct model *model, const char *path, char **error)
+static size_t path_length(const char *path)
 {
 	size_t length = strlen(path);
-	struct folder *folder;
 
 	while (length > 1 && path[length - 1] == '/')
 		length--;
-	DL_FOREACH(model->folders, folder) {
-		if (strlen(folder->path) == length && !memcmp(folder->path, path, length)) {
-			if (asprintf(error, "dir:%s: two sources are this folder", folder->path) <
-			    0)
-				abort();
-			return -EEXIST;
-		}
+	return length;
+}
+
+struct folder *folder_find(struct model *model, const char *path)
+{
+	size_t length = path_length(path);
+	struct folder *folder;
+
+	DL_FOREACH(model->folders, folder)
+		if (strlen(folder->path) == length && !memcmp(folder->path, path, length))
+			return folder;
+	return NULL;
+}
+
+const char *folder_path(const struct folder *folder)
+{
+	return folder->path;
+}
+
+void folder_take_over(struct folder *folder, struct domain *domain)
+{
+	const char *slash = domain->socket ? strrchr(domain->socket, '/') : NULL;
+	struct entry *entry;
+
+	if (!slash || find_entry(folder, slash + 1))
+		return;
+	entry = entry_new(folder, slash + 1);
+	entry->domain = domain;
+	entry->carried = true;
+}
+
+static void keep_path(const struct folder *folder)
+{
+	char *key;
+
+	if (asprintf(&key, FOLDER_KEY "%s", folder->path) < 0)
+		abort();
+	journal_put(folder->model->handover, key, folder->path);
+	free(key);
+}
+
+int folder_add(struct model *model, const char *path, char **error)
+{
+	size_t length = path_length(path);
+	struct folder *folder = folder_find(model, path);
+
+	if (folder) {
+		if (asprintf(error, "dir:%s: two sources are this folder", folder->path) < 0)
+			abort();
+		return -EEXIST;
 	}
 	folder = calloc(1, sizeof(*folder));
 	if (!folder || !(folder->path = strndup(path, length)))
@@ -547,6 +600,7 @@ int folder_add(struct model *model, const char *path, char **error)
 	folder->later.data = folder->turn.data = folder;
 	folder->handles = 2;
 	DL_APPEND(model->folders, folder);
+	keep_path(folder);
 	begin_look(folder);
 	return 0;
 }

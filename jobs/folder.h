@@ -17,6 +17,14 @@ struct folder;
 
 /* Returns 0, or -EEXIST and *@error (malloc'ed). The folder need not be there yet. */
 int folder_add(struct model *model, const char *path, char **error);
+/* What model->handover has of it is under this and its path. */
+#define FOLDER_KEY "folder/"
+/* The folder of that path as it was given; NULL: none. */
+struct folder *folder_find(struct model *model, const char *path);
+/* As it was given. Borrowed. */
+const char *folder_path(const struct folder *folder);
+/* An earlier life has shown the socket that the domain's address is as this domain. */
+void folder_take_over(struct folder *folder, struct domain *domain);
 /* Something about its sockets may be different: looks, in the background. */
 void folder_look(struct folder *folder);
 /* The link of one of its domains has ended, or could not be made, for this reason. */

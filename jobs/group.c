@@ -12,6 +12,8 @@
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
 #include "jobs/policy.h"
+#include "jobs/request.h"
+#include "qmp/value.h"
 
 struct verb {
 	const char *name;
@@ -176,21 +178,29 @@ static void watch_done(struct op *op, int status, void *data)
 	group_unref(group);
 }
 
+/* How the member's job, which has ended, did; malloc'ed. NULL: @job is another one. */
+static char *end_of(struct member *member, const struct job *job)
+{
+	const char *result, *wanted = member->group->verb->result;
+	char *end;
+
+	if (!job || strcmp(job->id, member->job))
+		return NULL;
+	result = job_result(job);
+	member->good = !member->error && (!wanted || !strcmp(result, wanted));
+	if (asprintf(&end, "%s%s%s %s", result, job->error ? ", " : "",
+		     job->error ? job->error : "", job->id) < 0)
+		abort();
+	return end;
+}
+
 /* The live job of the disk has ended, or was never started. */
 static void watch_ended(struct op *op)
 {
 	struct member *member = op->data;
 	const struct job *job = op->target.disk->job;
-	char *end = NULL;
+	char *end = end_of(member, job);
 
-	if (job && !strcmp(job->id, member->job)) {
-		const char *result = job_result(job), *wanted = member->group->verb->result;
-
-		member->good = !member->error && (!wanted || !strcmp(result, wanted));
-		if (asprintf(&end, "%s%s%s %s", result, job->error ? ", " : "",
-			     job->error ? job->error : "", job->id) < 0)
-			abort();
-	}
 	if (member->group->phase < GROUP_SENT) {
 		free(end);
 		if (asprintf(&end, "its job has ended first (%s)",
@@ -234,21 +244,43 @@ static void command_answered(struct op *op, int status, void *data)
 	group_unref(group);
 }
 
-static void send_all(struct group *group)
+static void send_to(struct member *member)
 {
 	static const struct command no_words;
+	struct group *group = member->group;
+	struct target target = { .model = group->model, .disk = member->at };
 
-	group->phase = GROUP_SENT;
-	for (size_t i = 0; i < group->count; i++) {
-		struct member *member = &group->members[i];
-		struct target target = { .model = group->model, .disk = member->at };
+	group->references++;
+	group->verb->write(op_new(&target, &group->by, command_answered, member), &no_words);
+}
 
-		if (!member->at)
-			continue;
-		group->references++;
-		group->verb->write(op_new(&target, &group->by, command_answered, member),
-				   &no_words);
+/* What the next life of the server must know: from here on it cannot be taken back. */
+static void note_members(const struct group *group)
+{
+	const struct op *op = op_find(group->model, group->op);
+	struct qmp_value *members = qmp_array();
+
+	if (!op) {
+		qmp_value_free(members);
+		return;
 	}
+	for (size_t i = 0; i < group->count; i++) {
+		struct qmp_value *member = qmp_object();
+
+		qmp_add_text(member, "disk", group->members[i].disk);
+		qmp_add_text(member, "job", group->members[i].job);
+		qmp_append_value(members, member);
+	}
+	request_note(op, qmp_add_value(qmp_object(), "members", members));
+}
+
+static void send_all(struct group *group)
+{
+	group->phase = GROUP_SENT;
+	note_members(group);
+	for (size_t i = 0; i < group->count; i++)
+		if (group->members[i].at)
+			send_to(&group->members[i]);
 }
 
 static bool all_are_ready(const struct group *group)
@@ -395,13 +427,71 @@ static struct group *group_new(struct op *op, const struct verb *verb, size_t co
 	return group;
 }
 
+/* An earlier life of the server has sent the command to all of them, or to some: to those that show no sign of it it is sent again. */
+static void go_on(struct group *group, struct op *op, const struct qmp_value *members)
+{
+	bool waits = false;
+
+	group->phase = GROUP_SENT;
+	for (size_t i = 0; i < qmp_value_count(members); i++) {
+		const struct qmp_value *noted = qmp_value_item(members, i);
+		struct member *member = &group->members[group->count++];
+		struct disk *disk;
+
+		member->group = group;
+		member->disk = strdup(qmp_value_text(noted, "disk", ""));
+		member->job = strdup(qmp_value_text(noted, "job", ""));
+		disk = domain_find_disk(op->target.domain, member->disk);
+		if (disk && disk_is_busy(disk) && !strcmp(disk->job->id, member->job)) {
+			watch(member, disk);
+			waits = true;
+			continue;
+		}
+		member->end = end_of(member, disk ? disk->job : NULL);
+		if (!member->end) {
+			member->error = -ESRCH;
+			keep_end(member, "its job is over: `history` tells how it ended");
+		}
+	}
+	for (size_t i = 0; i < group->count; i++) {
+		struct disk *disk = group->members[i].at;
+
+		if (disk && (!group->verb->result || disk->job->state == JOB_READY))
+			send_to(&group->members[i]);
+	}
+	if (!waits)
+		conclude(group);
+}
+
+/* True if it comes for the second time, and had got so far that it cannot begin anew. */
+static bool resume(struct op *op, const struct verb *verb)
+{
+	struct qmp_value *note = request_noted(op);
+	const struct qmp_value *members = qmp_value_get(note, "members");
+	struct group *group;
+
+	if (!qmp_value_count(members) || !domain_is_connected(op->target.domain)) {
+		qmp_value_free(note);
+		return false;
+	}
+	group = group_new(op, verb, qmp_value_count(members));
+	domain_be_patient(op->target.domain);
+	go_on(group, op, members);
+	group_unref(group);
+	qmp_value_free(note);
+	return true;
+}
+
 void domain_group(struct op *op, const struct command *command)
 {
 	const struct verb *verb = find_verb(command_text(command, "do"));
 	struct disk *disks[COMMAND_WORDS_MAX];
 	struct group *group;
-	size_t count = may_begin(op, verb) ? find_members(op, command, verb, disks) : 0;
+	size_t count;
 
+	if (resume(op, verb))
+		return;
+	count = may_begin(op, verb) ? find_members(op, command, verb, disks) : 0;
 	if (!count)
 		return;
 	group = group_new(op, verb, count);

@@ -173,6 +173,28 @@ static enum job_state read_state(const char *word)
 	return JOB_LOST;
 }
 
+static bool has_text(const struct qmp_value *list, const char *text)
+{
+	for (size_t i = 0; i < qmp_value_count(list); i++)
+		if (!strcmp(qmp_value_text(qmp_value_item(list, i), NULL, ""), text))
+			return true;
+	return false;
+}
+
+static void take_released(struct job *job, const struct qmp_value *released,
+			  const struct qmp_value *shared)
+{
+	job->released_count = qmp_value_count(released);
+	job->released = calloc(job->released_count + 1, sizeof(*job->released));
+	job->released_shared = calloc(job->released_count + 1, sizeof(*job->released_shared));
+	if (!job->released || !job->released_shared)
+		abort();
+	for (size_t i = 0; i < job->released_count; i++) {
+		job->released[i] = strdup(qmp_value_text(qmp_value_item(released, i), NULL, ""));
+		job->released_shared[i] = has_text(shared, job->released[i]);
+	}
+}
+
 static void take_end(struct job *job, const struct qmp_value *line)
 {
 	const char *error = qmp_value_text(line, "error", NULL);
@@ -185,6 +207,7 @@ static void take_end(struct job *job, const struct qmp_value *line)
 	job->pivoted = !strcmp(qmp_value_text(line, "result", ""), "pivoted");
 	job->started = read_time(qmp_value_text(line, "started", ""));
 	job->ended = read_time(qmp_value_text(line, "ended", ""));
+	take_released(job, qmp_value_get(line, "released"), qmp_value_get(line, "shared"));
 	job->deletion = deletion_take(line);
 	if (job->deletion)
 		job->deletion->over = true;

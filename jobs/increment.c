@@ -276,6 +276,7 @@ static void released(void *data, const struct qmp_error *error)
 		disk->job->parked = false;
 		disk_job_reconsider(disk); /* who goes on after this does not read `paused` */
 		disk->job->mark = disk->job->increment = 0;
+		disk->job->continued_by = op ? op->request : 0;
 		disk->job->step.retry = false;
 		job_record_write(disk);
 		domain_refresh(disk->domain);
@@ -357,6 +358,11 @@ void increment_continue(struct op *op, const struct command *command)
 	struct job *job = disk->job;
 	int64_t increment = command_number(command, "increment", 0), mark = 0;
 
+	/* An earlier life of the server has done it, and could not say so any more. */
+	if (op->again && job->continued_by == op->request) {
+		continued(op);
+		return;
+	}
 	if (!may_continue(op, command))
 		return;
 	/* What would end behind the end needs no mark. */
@@ -372,6 +378,7 @@ void increment_continue(struct op *op, const struct command *command)
 		release(op);
 		return;
 	}
+	job->continued_by = op->request;
 	job->mark = mark;
 	job->increment = increment;
 	job->parked = false;

@@ -10,9 +10,11 @@
 #include <utlist.h>
 #include "jobs/domain_link.h"
 #include "jobs/engine.h"
+#include "jobs/event_store.h"
 #include "jobs/events.h"
 #include "jobs/history.h"
 #include "jobs/identity.h"
+#include "jobs/resume.h"
 
 enum {
 	DISKS_MAX =
@@ -56,6 +58,7 @@ void disk_remove(struct disk *disk)
 		finish_unplugged(disk);
 	op_list_end(&disk->ops, -ENODEV, "the disk is gone");
 	event_plain(domain, disk, "disk-removed", NULL); /* the last that its watchers hear of it */
+	resume_drop_disk(disk);
 	history_unplugged(disk);
 	model->watcher->removed(model->watcher_data, domain, disk);
 	DL_DELETE(domain->disks, disk);
@@ -151,6 +154,7 @@ static void chain_changed(struct disk *disk)
 	history_keep_generation(disk);
 	disk_changed(disk, TOPIC_CHAIN);
 	event_chain_changed(disk);
+	resume_keep_disk(disk);
 	if (moved)
 		domain_changed(disk->domain, TOPIC_SOURCES);
 }
@@ -170,8 +174,10 @@ static void update_disk(struct disk *disk, struct qmp_disk_info *info)
 	if (!disk->going_over_sent)
 		disk->going_over = false; /* whether it did is seen now */
 	take_chain(disk, info); /* node names may differ where paths do not */
-	if (!changed)
+	if (!changed) {
+		resume_keep_disk(disk);
 		return;
+	}
 	follow_engine(disk);
 	chain_changed(disk);
 }
@@ -234,7 +240,21 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	model->watcher->added(model->watcher_data, domain, disk);
 	domain_changed(domain, TOPIC_LISTING);
 	domain_changed(domain, TOPIC_SOURCES);
+	event_store_begin(model, domain, disk);
 	event_plain(domain, disk, "disk-added", NULL);
+	resume_keep_disk(disk);
+}
+
+void inventory_take_over(struct disk *disk)
+{
+	struct domain *domain = disk->domain;
+	struct model *model = domain->model;
+
+	stamps_init(disk->stamps);
+	name_source(disk);
+	history_load(disk);
+	DL_APPEND(domain->disks, disk);
+	model->watcher->added(model->watcher_data, domain, disk);
 }
 
 static struct disk *list_once(struct disk *disk)

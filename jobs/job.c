@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include "jobs/deletion.h"
 #include "qmp/command.h"
 
@@ -57,13 +56,10 @@ static char id_character(char byte)
 	return isalnum((unsigned char)byte) || (byte && strchr("-._", byte)) ? byte : '_';
 }
 
-char *job_id_new(const char *type, const char *disk, const struct who *by)
+char *job_id_new(const char *type, const char *disk, const struct who *by, uint64_t number)
 {
-	uint64_t number = 0;
 	char *id;
 
-	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
-		number = (uint64_t)time(NULL);
 	if (asprintf(&id, JOB_ID_PREFIX "%s-%.*s-%u.%d-%012llx", type, ID_DISK_MAX, disk, by->uid,
 		     by->pid, (unsigned long long)(number & 0xffffffffffff)) < 0)
 		abort();

@@ -73,6 +73,8 @@ struct job {
 	size_t drops; /* how often nodes that it no longer uses were to be dropped */
 	bool drop_failed; /* a node that it no longer uses could not be dropped */
 	bool told; /* job-started is in the logs */
+	bool carried; /* an earlier life of this mount has left it, and QEMU has not shown it yet */
+	uint64_t continued_by; /* the request that has let it go on from its mark last; 0: none */
 	struct deletion *deletion; /* what is to be deleted after it has completed; NULL: nothing */
 	bool deleting; /* that is under way, and the final word waits for it */
 	bool paused; /* QEMU says so; of a job that takes steps: it is held */
@@ -130,10 +132,10 @@ extern const char *const job_state_words[JOB_STATE_COUNT];
 #define JOB_ID_PREFIX "blockjobfs-"
 
 /*
- * An id that no job has had: the prefix, the type, the disk's name as far as QEMU allows, who asked (uid.pid), and a random number. So
- * the daemon's next life knows from QEMU alone whose job it is and what it is for.
+ * An id that no job has had: the prefix, the type, the disk's name as far as QEMU allows, who asked (uid.pid), and the lower 48 bits of a number that the command
+ * alone has (jobs/request.h). So the daemon's next life knows from QEMU alone whose job it is and what it is for.
  */
-char *job_id_new(const char *type, const char *disk, const struct who *by);
+char *job_id_new(const char *type, const char *disk, const struct who *by, uint64_t number);
 
 /* True if @id is one that job_id_new() has made for the disk of this name; *@by is who asked then. */
 bool job_id_read(const char *id, const char *disk, struct who *by);

@@ -7,9 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/deadline.h"
 #include "jobs/deletion.h"
 #include "jobs/disk.h"
 #include "jobs/domain_link.h"
+#include "jobs/event_store.h"
+#include "jobs/events.h"
+#include "jobs/history.h"
 #include "jobs/journal.h"
 #include "jobs/model.h"
 #include "qmp/value.h"
@@ -135,6 +139,7 @@ static struct qmp_value *put(const struct disk *disk, const struct job *job)
 	qmp_add_number(record, "increment", job->increment);
 	qmp_add_number(record, "mark", job->mark);
 	qmp_add_flag(record, "paused", job->user_paused);
+	qmp_add_number(record, "continued-by", (int64_t)job->continued_by);
 	if (job->on_error)
 		qmp_add_text(record, "on-error", job->on_error);
 	if (job->dest) {
@@ -181,6 +186,7 @@ static void take(struct job *job, const struct qmp_value *record)
 	job->increment = qmp_value_number(record, "increment", 0);
 	job->mark = qmp_value_number(record, "mark", 0);
 	job->user_paused = qmp_value_flag(record, "paused", false);
+	job->continued_by = (uint64_t)qmp_value_number(record, "continued-by", 0);
 	take_text(&job->on_error, record, "on-error");
 	take_text(&job->dest, record, "dest");
 	take_text(&job->dest_format, record, "dest-format");
@@ -330,4 +336,110 @@ bool job_record_each(struct domain *domain,
 	}
 	free(ids.ids);
 	return all;
+}
+
+/* --- from one life of a mount to the next --- */
+
+static char *live_key(const struct disk *disk)
+{
+	char *key;
+
+	if (asprintf(&key, "live/%s/%s", disk->domain->name, disk->name) < 0)
+		abort();
+	return key;
+}
+
+void job_record_hand_over(const struct disk *disk)
+{
+	const struct job *job = disk->job;
+	struct qmp_value *record;
+	char *key;
+
+	if (!job_is_live(job))
+		return;
+	record = put(disk, job);
+	key = live_key(disk);
+	qmp_add_text(record, "state", job_state_words[job->state]);
+	qmp_add_number(record, "offset", job->offset);
+	qmp_add_number(record, "length", job->length);
+	if (job->io_status)
+		qmp_add_text(record, "io-status", job->io_status);
+	journal_put(disk->domain->model->handover, key, qmp_value_print(record));
+	free(key);
+	qmp_value_free(record);
+}
+
+void job_record_lay_down(const struct disk *disk)
+{
+	char *key = live_key(disk);
+
+	journal_drop(disk->domain->model->handover, key);
+	free(key);
+}
+
+/*
+ * What was told of it, by the log, since that is what is true whenever the last life has ended: what was not told shows as a change as soon as QEMU shows it.
+ */
+static void recall(const struct disk *disk, struct job *job, const char *state)
+{
+	static const char *const started[] = { "job-started", NULL },
+				 *const ready[] = { "job-ready", NULL },
+				 *const parked[] = { "increment-done", NULL },
+				 *const paused[] = { "job-paused", "job-resumed", NULL };
+	const char *latest = NULL;
+
+	job->told = event_log_has_job(&disk->log, job->id, started, NULL);
+	job->was_ready = event_log_has_job(&disk->log, job->id, ready, NULL);
+	event_log_has_job(&disk->log, job->id, paused, &latest);
+	job->state = JOB_RUNNING;
+	if (job->mark && job->offset >= job->mark)
+		job->parked = event_log_has_job(&disk->log, job->id, parked, NULL);
+	if ((latest && !strcmp(latest, "job-paused")) || job->parked)
+		job->state = JOB_PAUSED;
+	else if (job->was_ready &&
+		 !job->pivot_wanted) /* else it is to be told to pivot when it is seen */
+		job->state = JOB_READY;
+	if (!strcmp(state, job_state_words[JOB_ABORTING]))
+		job->state = JOB_ABORTING;
+	job->paused = job->state == JOB_PAUSED;
+}
+
+/* It has ended, and the last life has died before it could say so. */
+static void tell_end(struct disk *disk)
+{
+	static const char *const ends[] = { "job-completed", "job-failed", "job-cancelled",
+					    "job-lost", NULL };
+
+	if (!event_log_has_job(&disk->log, disk->job->id, ends, NULL))
+		event_job_ended(disk);
+	job_record_drop(disk, disk->job);
+	job_record_lay_down(disk);
+}
+
+bool job_record_pick_up(struct disk *disk)
+{
+	char *key = live_key(disk);
+	const char *text = journal_get(disk->domain->model->handover, key);
+	struct qmp_value *record = text ? qmp_value_parse(text, strlen(text), NULL) : NULL;
+	const char *id = qmp_value_text(record, "id", NULL);
+	struct job *job;
+
+	free(key);
+	if (id && disk->job && !strcmp(disk->job->id, id)) {
+		tell_end(disk);
+	} else if (id) {
+		job = job_of(disk, id, record);
+		job_record_read(disk, job); /* which may know more, such as its end */
+		job->offset = qmp_value_number(record, "offset", job->offset);
+		job->length = qmp_value_number(record, "length", job->length);
+		take_text(&job->io_status, record, "io-status");
+		recall(disk, job, qmp_value_text(record, "state", ""));
+		job->carried = true;
+		job->previous = disk->job;
+		disk->job = job;
+		if (!job->outcome_known)
+			deadline_adopt(disk);
+	}
+	qmp_value_free(record);
+	return id;
 }

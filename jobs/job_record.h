@@ -28,6 +28,15 @@ void job_record_end(const struct domain *domain, const struct qmp_job_info *info
  */
 bool job_record_each(struct domain *domain,
 		     void (*each)(struct disk *disk, struct job *job, bool started));
+/*
+ * For the next life on the same mount, which must show it before it has asked anybody: the disk's live job, whoever has started it, under
+ * live/DOMAIN/DISK in model->handover. Written with every change that `status` or `job` shows.
+ */
+void job_record_hand_over(const struct disk *disk);
+/* It is over, and all has been told. */
+void job_record_lay_down(const struct disk *disk);
+/* The disk, whose history and log are there, gets the live job that was handed over. True if one was. */
+bool job_record_pick_up(struct disk *disk);
 /* The domain is gone for good. */
 void job_record_forget(struct model *model, const char *domain);
 

@@ -136,7 +136,7 @@ static void show_domains(const struct model *model, struct text *out)
 	const struct domain *domain;
 
 	DL_FOREACH(model->domains, domain)
-		count[domain->state]++;
+		count[domain_shown_state(domain)]++;
 	family(out, "domains", "gauge", "Domains by the state of their link.");
 	for (int i = 0; i < DOMAIN_STATE_COUNT; i++)
 		text_printf(out, "blockjobfs_domains{state=\"%s\"} %u\n", domain_state_words[i],

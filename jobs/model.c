@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <uthash.h>
 #include <utlist.h>
 #include "jobs/delegation.h"
@@ -18,11 +19,29 @@
 #include "jobs/history.h"
 #include "jobs/journal.h"
 #include "jobs/policy.h"
+#include "jobs/event_store.h"
+#include "jobs/resume.h"
 
 enum {
 	SETTLE_MS = 3000, /* a monitor that hangs keeps nobody from the others */
 	DISMISS_MS = 1000, /* how long the end waits for jobs that are being dismissed */
 };
+
+/* Found, or made. */
+static uint64_t mount_number(struct journal *handover)
+{
+	const char *text = journal_get(handover, "number");
+	uint64_t number = 0;
+	char made[20];
+
+	if (text)
+		return strtoull(text, NULL, 16);
+	if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+		number = uv_hrtime();
+	snprintf(made, sizeof(made), "%016llx", (unsigned long long)number);
+	journal_put(handover, "number", made);
+	return number;
+}
 
 struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 			const struct model_watcher *watcher, void *data)
@@ -36,7 +55,9 @@ struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 	model->watcher = watcher;
 	model->watcher_data = data;
 	model->policy = policy_new();
-	model->journal = settings->journal ? settings->journal : journal_new();
+	model->handover = settings->handover ? settings->handover : journal_new();
+	model->journal = settings->journal ? settings->journal : model->handover;
+	model->mount_number = mount_number(model->handover);
 	history_begin(model);
 	stamps_init(model->stamps);
 	metrics_init(&model->metrics);
@@ -116,8 +137,20 @@ static void show_domain(struct domain *domain)
 	model->watcher->added(model->watcher_data, domain, NULL);
 	stamp_touch(&model->stamps[TOPIC_LISTING]);
 	model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_LISTING);
+	event_store_begin(model, domain, NULL);
 	event_plain(domain, NULL, "domain-added", NULL);
+	resume_keep_domain(domain);
 	domain_start(domain);
+}
+
+struct domain *model_take_over(struct model *model, const struct source *source)
+{
+	struct domain *domain = domain_new(model, source);
+
+	DL_APPEND(model->domains, domain);
+	table_add(model, domain);
+	model->watcher->added(model->watcher_data, domain, NULL);
+	return domain;
 }
 
 /* Out of sight: what is left of it is stopped, and freed when that is over. */
@@ -167,6 +200,7 @@ void model_remove(struct domain *domain, const char *reason)
 		disk_remove(domain->disks);
 	op_list_end(&domain->ops, -ENODEV, "the domain is gone");
 	event_plain(domain, NULL, "domain-removed", reason);
+	resume_drop_domain(domain);
 	folders_domain_removed(domain);
 	policy_forget_domain(domain);
 	delegation_forget(domain);
@@ -358,7 +392,9 @@ void model_free(struct model *model)
 	folders_free(model);
 	event_log_clear(&model->log);
 	metrics_clear(&model->metrics);
-	journal_free(model->journal);
+	if (model->journal != model->handover)
+		journal_free(model->journal);
+	journal_free(model->handover);
 	policy_free(model->policy);
 	free(model->engine_error);
 	free(model);

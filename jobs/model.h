@@ -17,7 +17,9 @@ struct model_settings {
 	const char *image_format; /* format of `image:` sources; NULL: what qemu-img says */
 	const char *qemu_img, *storage_daemon; /* programs; NULL: as found in PATH */
 	struct journal *
-		journal; /* what earlier lives have left, and this one leaves; the model's from then on; NULL: in memory only */
+		journal; /* what earlier lives have left, and this one leaves; the model's from then on; NULL: as long as @handover lasts */
+	struct journal *
+		handover; /* the same of what only matters to the next life on the same mount (jobs/resume.h); NULL: there will be none */
 };
 
 /* @disk is NULL where the domain itself is meant; both NULL: the mount. The callbacks must not change the model. */
@@ -41,6 +43,8 @@ struct model {
 	const struct model_watcher *watcher;
 	void *watcher_data;
 	struct journal *journal; /* what outlives the daemon */
+	struct journal *handover; /* what outlives the server as long as the mount is there */
+	uint64_t mount_number; /* that no other mount has; the same in all lives of its server */
 	uint64_t history_number; /* of the last thing that was put there by jobs/history.c ... */
 	size_t history_bytes; /* ... and how much of it there is */
 	struct policy *policy; /* what others than the mount's owner may do */
@@ -58,6 +62,7 @@ struct model {
 	struct op *ops; /* in flight on the mount itself */
 	struct op *ops_by_id;
 	uint64_t last_op;
+	bool resuming; /* what is added now an earlier life of the mount has shown */
 	bool stopping;
 	/* model_settle() and model_stop() */
 	void (*settled)(void *data, const char *error);
@@ -79,6 +84,8 @@ void model_free(struct model *model);
  * *@error (malloc'ed) if its name or its monitor is another one's.
  */
 int model_add(struct model *model, const struct source *source, char **error);
+/* A domain as an earlier life has left it, which nobody is told of, and which does not begin to connect yet (jobs/resume.h). */
+struct domain *model_take_over(struct model *model, const struct source *source);
 /*
  * Takes the domain out, at any moment: a live job gets its last word (lost), operations in flight end with -ENODEV, disks and domain
  * are told as removed, and @domain is not to be used any more. Its memory goes when the loop has run all that may still reach it.

@@ -12,7 +12,10 @@
 #include <uv.h>
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
+#include "jobs/make_image.h"
 #include "jobs/policy.h"
+#include "jobs/request.h"
+#include "qmp/value.h"
 
 struct check {
 	uv_work_t work;
@@ -149,6 +152,50 @@ static void look_from_afar(struct check *check, struct domain *domain)
 	decide(check);
 }
 
+static void begin(void *data)
+{
+	struct check *check = data;
+
+	if (uv_queue_work(check->model->loop, &check->work, look, looked))
+		abort(); /* only for a NULL function */
+}
+
+static bool is_in_a_chain(const struct domain *domain, const char *path)
+{
+	const struct disk *disk;
+
+	for (disk = domain->disks; disk; disk = disk->next)
+		for (size_t i = 0; i < disk->depth; i++)
+			if (!strcmp(disk->chain[i].path, path))
+				return true;
+	return false;
+}
+
+/* True if an earlier life has begun to make a file for this command: it goes, unless it is in use, or nobody knows whether it is. */
+static bool take_away_first(struct check *check, const struct op *op)
+{
+	struct domain *domain = op->target.disk->domain;
+	struct qmp_value *note = request_noted(op);
+	const char *path = qmp_value_text(note, "file", NULL);
+	bool may = path && domain->link->laid_out && !is_in_a_chain(domain, path);
+
+	if (may)
+		make_image_undo(domain, path, (time_t)qmp_value_number(note, "since", 0), begin,
+				check);
+	qmp_value_free(note);
+	return may;
+}
+
+void new_file_note(const struct op *op, const char *path, time_t since_s, const char *node)
+{
+	struct qmp_value *note = qmp_add_text(qmp_object(), "file", path);
+
+	qmp_add_number(note, "since", since_s);
+	if (node)
+		qmp_add_text(note, "node", node);
+	request_note(op, note);
+}
+
 bool new_file_may_format(struct op *op, const struct word *format)
 {
 	static const char *const known[] = { "raw",  "qcow2", "qed",  "qcow",	   "vdi",
@@ -194,6 +241,6 @@ void new_file_check(struct op *op, const struct word *word, const char *reuse, n
 	check->work.data = check;
 	if (domain_is_remote(op->target.disk->domain))
 		look_from_afar(check, op->target.disk->domain);
-	else if (uv_queue_work(check->model->loop, &check->work, look, looked))
-		abort(); /* only for a NULL function */
+	else if (!take_away_first(check, op))
+		begin(check);
 }

@@ -6,6 +6,7 @@
 #define JOBS_NEW_FILE_H
 
 #include <stdbool.h>
+#include <time.h>
 #include "jobs/op.h"
 
 struct word;
@@ -29,5 +30,11 @@ typedef void (*new_file_fn)(struct op *op, const char *path, void *data);
  */
 void new_file_check(struct op *op, const struct word *word, const char *reuse, new_file_fn checked,
 		    void *data);
+
+/*
+ * The file is about to be made, by QEMU, from @since_s (wall clock) on. Should this life of the server end before the command does, and come to nothing, the next one takes
+ * it away before it begins again. @node: the name that QEMU is to know the image by; NULL: none.
+ */
+void new_file_note(const struct op *op, const char *path, time_t since_s, const char *node);
 
 #endif

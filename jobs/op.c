@@ -13,6 +13,8 @@
 #include "jobs/events.h"
 #include "jobs/grammar.h"
 #include "jobs/model.h"
+#include "jobs/request.h"
+#include "jobs/resume.h"
 
 static struct op **op_list(const struct target *target)
 {
@@ -69,6 +71,7 @@ static void set_error(const struct target *target, const char *error)
 		return;
 	free(*kept);
 	*kept = error ? strdup(error) : NULL;
+	resume_keep_error(target);
 	if (target->disk)
 		disk_changed(target->disk, TOPIC_ERROR);
 	else
@@ -86,6 +89,7 @@ static void op_end(struct op *op, int status)
 	HASH_DEL(op->target.model->ops_by_id, op);
 	if (op->done)
 		op->done(op, status, op->data);
+	request_over(op);
 	text_free(op->answer);
 	free(op->written);
 	free(op);

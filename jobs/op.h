@@ -55,6 +55,11 @@ struct op {
 	bool needs_qemu; /* it ends, too, when QEMU does not answer, or the link is lost */
 	/* The number of the query-block-jobs that answers this op (jobs/refresh.c); 0: it waits for none. */
 	uint64_t refresh;
+	/* Called when the domain is reached, or not, after the server was started anew in the middle of it all (jobs/resume.h). */
+	void (*resumed)(struct op *op);
+	uint64_t
+		request; /* the kernel's number of the request, the same in all lives of the server; 0: it did not come from there */
+	bool again; /* an earlier life has had it, and has not answered */
 	int64_t deadline_s; /* of the job that the command starts; 0: none */
 	op_done_fn done;
 	void *data;

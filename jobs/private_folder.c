@@ -68,11 +68,10 @@ int private_folder_make(const char *path, const char *option, char **error)
 char *private_folder_name(const char *folder, const char *prefix, const char *what)
 {
 	uint64_t hash = 0xcbf29ce484222325;
-	char *real = realpath(what, NULL), *name;
+	char *name;
 
-	for (const char *at = real ? real : what; *at; at++)
+	for (const char *at = what; *at; at++)
 		hash = (hash ^ (unsigned char)*at) * 0x100000001b3;
-	free(real);
 	if (asprintf(&name, "%s/%s-%016llx", folder, prefix, (unsigned long long)hash) < 0)
 		abort();
 	return name;

@@ -11,7 +11,7 @@ char *private_folder_default(void);
  * gives another one. Returns 0, or -errno and *@error (malloc'ed, one line).
  */
 int private_folder_make(const char *path, const char *option, char **error);
-/* @folder/@prefix-HASH, of the real path of @what: different paths must not share a folder. malloc'ed. */
+/* @folder/@prefix-HASH, of @what, a path without links in it: different ones must not share a folder. malloc'ed. */
 char *private_folder_name(const char *folder, const char *prefix, const char *what);
 /*
  * Locks the file, which is made if it is missing, and makes sure that it is still the one by that name: the last owner removes it

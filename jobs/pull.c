@@ -11,6 +11,7 @@
 #include "jobs/grammar.h"
 #include "jobs/increment.h"
 #include "jobs/job_record.h"
+#include "jobs/request.h"
 #include "jobs/start.h"
 
 /* --- pull --- */
@@ -147,6 +148,8 @@ void disk_pull(struct op *op, const struct command *command)
 			     "an increment has at least one byte");
 		return;
 	}
+	if (request_has_started(op))
+		return;
 	if (takes_steps(op->target.disk)) {
 		if (start_may_continue(op, command, needed, NEEDED))
 			increment_continue(op, command);

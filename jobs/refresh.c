@@ -64,12 +64,13 @@ static void tell_transition(struct disk *disk, enum job_state before)
 	if (job->state == JOB_READY && !job->was_ready) {
 		job->was_ready = true;
 		event_job(disk, "job-ready");
-		job->pivot_asked |= job->pivot_wanted;
-		if (job->pivot_wanted)
-			qmp_job_complete(disk->domain->link->qmp, job->id, NULL, NULL);
 	}
-	if (job->state == JOB_READY && before != JOB_READY)
-		wake_ready(disk);
+	if (job->state != JOB_READY || before == JOB_READY)
+		return;
+	job->pivot_asked |= job->pivot_wanted;
+	if (job->pivot_wanted)
+		qmp_job_complete(disk->domain->link->qmp, job->id, NULL, NULL);
+	wake_ready(disk);
 }
 
 void disk_job_reconsider(struct disk *disk)
@@ -90,6 +91,7 @@ void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 	bool parked = job->parked;
 	int64_t offset = job->offset, length = job->length;
 
+	job->carried = false;
 	/* Its start may have been left without an answer by a connection that was lost. */
 	if (!job->told)
 		disk_job_seen(disk);

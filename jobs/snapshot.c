@@ -15,7 +15,9 @@
 #include "jobs/image_info.h"
 #include "jobs/make_image.h"
 #include "jobs/new_file.h"
+#include "jobs/request.h"
 #include "jobs/start.h"
+#include "qmp/value.h"
 
 static const enum qmp_feature on_machine[] = { QMP_HAS_BLOCKDEV_CREATE, QMP_HAS_SNAPSHOT_SYNC };
 static const enum qmp_feature on_daemon[] = { QMP_HAS_BLOCKDEV_CREATE, QMP_HAS_BLOCKDEV_ADD,
@@ -178,6 +180,8 @@ static void send_it(struct op *op, struct snapshot *snapshot)
 	struct disk *disk = op->target.disk;
 	struct qmp_snapshot arguments = arguments_of(snapshot, disk);
 
+	if (snapshot->reuse)
+		request_note(op, qmp_add_text(qmp_object(), "node", snapshot->overlay_node));
 	disk->going_over = disk->going_over_sent = true;
 	snapshot->disk = strdup(disk->name);
 	qmp_snapshot(disk->domain->link->qmp, disk->domain->link->features, &arguments, answered,
@@ -214,6 +218,7 @@ static void make_it(struct op *op, struct snapshot *snapshot)
 	};
 
 	snapshot->since_s = time(NULL);
+	new_file_note(op, snapshot->path, snapshot->since_s, snapshot->overlay_node);
 	make_image(disk->domain, &image, image_made, snapshot);
 }
 
@@ -317,6 +322,46 @@ static bool check_words(struct op *op, const struct command *command)
 	return false;
 }
 
+static bool is_named(const struct qmp_image *image, const char *node, const char *path)
+{
+	return (image->node && !strcmp(image->node, node)) || (path && !strcmp(image->path, path));
+}
+
+/*
+ * True if an earlier life of the server has had the snapshot taken, or if nobody can tell: the op is over then. If QEMU has not come to it, it never will,
+ * and what was prepared for it goes.
+ */
+static bool was_taken(struct op *op)
+{
+	struct disk *disk = op->target.disk;
+	struct domain_link *link = disk->domain->link;
+	struct qmp_value *note = request_noted(op);
+	const char *node = qmp_value_text(note, "node", NULL),
+		   *path = qmp_value_text(note, "file", NULL);
+	bool over = false;
+
+	for (size_t i = 0; node && !over && i < disk->depth; i++) {
+		over = is_named(&disk->chain[i], node, path);
+		if (!over)
+			continue;
+		text_puts(op->answer, "the disk stands on ");
+		text_put_path(op->answer, disk->chain[i].path);
+		text_puts(op->answer, "\n");
+		op_complete(op, 0);
+	}
+	if (node && !over && !(link->ready && link->laid_out)) {
+		op_refuse(op, -EHOSTDOWN,
+			  "blockjobfs was started anew meanwhile, and cannot ask QEMU whether the "
+			  "snapshot was "
+			  "taken: `chain` tells when the domain is connected");
+		over = true;
+	} else if (node && !over && qmp_has(link->features, QMP_HAS_BLOCKDEV_DEL)) {
+		qmp_blockdev_del(link->qmp, node, NULL, NULL);
+	}
+	qmp_value_free(note);
+	return over;
+}
+
 void disk_snapshot(struct op *op, const struct command *command)
 {
 	const struct word *file = command_word(command, "file"),
@@ -325,7 +370,8 @@ void disk_snapshot(struct op *op, const struct command *command)
 	struct snapshot *snapshot;
 	struct word absolute = *file;
 
-	if (!may_start(op) || !start_is_generation(op, generation) || !check_words(op, command))
+	if (was_taken(op) || !may_start(op) || !start_is_generation(op, generation) ||
+	    !check_words(op, command))
 		return;
 	/* A relative name is seen from the active image's folder, as the header's of an image are. */
 	if (*file->text != '/' &&

@@ -12,6 +12,7 @@
 #include "jobs/events.h"
 #include "jobs/grammar.h"
 #include "jobs/job_record.h"
+#include "jobs/request.h"
 
 /* --- a job at its beginning --- */
 
@@ -53,6 +54,7 @@ void disk_job_forget(struct disk *disk)
 	struct op *op, *next;
 
 	job_record_drop(disk, job);
+	job_record_lay_down(disk);
 	disk->job = job->previous;
 	job->previous = NULL;
 	job_free(job);
@@ -153,7 +155,7 @@ bool start_may(struct op *op, const enum qmp_feature *needed, size_t count)
 bool start_may_command(struct op *op, const struct command *command, const enum qmp_feature *needed,
 		       size_t count)
 {
-	return start_may(op, needed, count) &&
+	return !request_has_started(op) && start_may(op, needed, count) &&
 	       start_is_generation(op, command_word(command, "generation")) &&
 	       deadline_read(op, command);
 }
@@ -161,7 +163,7 @@ bool start_may_command(struct op *op, const struct command *command, const enum 
 struct job *start_register(struct op *op, const char *type, int64_t speed)
 {
 	struct disk *disk = op->target.disk;
-	char *id = job_id_new(type, disk->name, &op->by);
+	char *id = job_id_new(type, disk->name, &op->by, request_number(op));
 	struct job *job = job_new(id, type);
 
 	free(id);

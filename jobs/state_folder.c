@@ -56,6 +56,8 @@ static int open_and_lock(struct state_folder *folder, char **error)
 
 	if (code || (code = open_folder(folder, error)))
 		return code;
+	if (folder->lock >= 0)
+		return 0; /* an earlier life has locked it */
 	code = take_lock(folder);
 	if (code == -EWOULDBLOCK)
 		private_folder_fail(error, -EINVAL,
@@ -68,12 +70,12 @@ static int open_and_lock(struct state_folder *folder, char **error)
 }
 
 int state_folder_open(struct state_folder *folder, const char *state_dir, const char *runtime_dir,
-		      const char *mountpoint, char **error)
+		      const char *mountpoint, int lock, char **error)
 {
 	char *parent = NULL;
 	int code = 0;
 
-	*folder = (struct state_folder){ .dir = -1, .lock = -1, .named = state_dir != NULL };
+	*folder = (struct state_folder){ .dir = -1, .lock = lock, .named = state_dir != NULL };
 	if (state_dir) {
 		folder->path = strdup(state_dir);
 	} else {

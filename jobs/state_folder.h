@@ -18,11 +18,11 @@ struct state_folder {
 
 /*
  * Opens and locks @state_dir, or, if that is NULL, the folder below @runtime_dir (NULL: the default) that belongs to @mountpoint. Waits
- * a few seconds for an earlier life that is just ending. Returns 0, or -errno and *@error (malloc'ed, one line). May block: not for
+ * a few seconds for an earlier life that is just ending. @lock: of an earlier life, which has handed it over; -1: none. Returns 0, or -errno and *@error (malloc'ed, one line). May block: not for
  * the loop.
  */
 int state_folder_open(struct state_folder *folder, const char *state_dir, const char *runtime_dir,
-		      const char *mountpoint, char **error);
+		      const char *mountpoint, int lock, char **error);
 /* Lets go. What is in it stays; an empty one that the user has not named goes. */
 void state_folder_close(struct state_folder *folder);
 

@@ -9,6 +9,8 @@
 #include "jobs/grammar.h"
 #include "jobs/job_record.h"
 #include "jobs/increment.h"
+#include "jobs/request.h"
+#include "qmp/value.h"
 
 struct call *call_new(struct disk *disk, const struct op *op)
 {
@@ -262,8 +264,13 @@ void disk_abort(struct op *op, const struct command *command)
 {
 	struct disk *disk = op->target.disk;
 
+	if (request_job_is_over(op)) {
+		abort_over(op);
+		return;
+	}
 	if (!may_steer(op))
 		return;
+	request_note_job(op);
 	if (!command_flag(command, "async"))
 		op->job_ended = abort_over;
 	op->needs_qemu = op->job_ended != NULL;
@@ -290,13 +297,38 @@ static void end_accepted(void *data, const struct qmp_error *error)
 	free(call);
 }
 
+/* QEMU has taken `complete` or the soft cancel: waiting, pending. */
+static bool has_begun_to_end(const struct job *job)
+{
+	return is_ending(job) || (job->qemu_state && (!strcmp(job->qemu_state, "waiting") ||
+						      !strcmp(job->qemu_state, "pending")));
+}
+
+/* True if an earlier life of the server has sent it, and QEMU has taken it: the op is over then. */
+static bool was_ended(struct op *op)
+{
+	const struct job *job = op->target.disk->job;
+	struct qmp_value *note = request_noted(op);
+	bool sent = note != NULL, over = sent && request_job_is_over(op);
+
+	qmp_value_free(note);
+	if (over && job && job->state != JOB_COMPLETED)
+		op_refuse(op, -ESRCH, "the job has ended meanwhile: %s",
+			  job_state_words[job->state]);
+	else if (over || (sent && has_begun_to_end(job)))
+		op_complete(op, 0);
+	else
+		return false;
+	return true;
+}
+
 /* Refuses @op, and returns false, if its disk has no job that is ready to be ended. */
 static bool may_end(struct op *op, enum qmp_feature needed)
 {
 	struct disk *disk = op->target.disk;
 	const struct job *job = disk->job;
 
-	if (!may_steer(op))
+	if (was_ended(op) || !may_steer(op))
 		return false;
 	if (!qmp_has(disk->domain->link->features, needed))
 		op_refuse(op, -EOPNOTSUPP, "this QEMU does not know %s", qmp_feature_name(needed));
@@ -328,6 +360,7 @@ void disk_pivot(struct op *op, const struct command *command)
 			  "a storage daemon has no device that could go over to another image: use "
 			  "`finish`");
 	else {
+		request_note_job(op);
 		asked_to_pivot(disk, true);
 		qmp_job_complete(disk->domain->link->qmp, disk->job->id, end_accepted,
 				 call_new(disk, op));
@@ -340,6 +373,7 @@ void disk_finish(struct op *op, const struct command *command)
 
 	if (!may_end(op, QMP_HAS_BLOCK_JOB_CANCEL))
 		return;
+	request_note_job(op);
 	asked_to_pivot(disk, false);
 	qmp_job_end_softly(disk->domain->link->qmp, disk->job->id, end_accepted,
 			   call_new(disk, op));

@@ -208,6 +208,15 @@ static void adopt_jobs(struct domain *domain, const struct qmp_layout *layout)
 	}
 }
 
+/* What was on its way to QEMU when the last life died it has seen by now, or never will; and nobody was told yet that it was begun. */
+static void not_found(struct disk *disk)
+{
+	if (disk->job->carried && !disk->job->told && !disk->job->outcome_known)
+		disk_job_forget(disk);
+	else
+		finish_not_shown(disk);
+}
+
 /*
  * Jobs that the model has: those that QEMU does not know any more, and, if the chain has been read anew, those whose end can be shown now.
  */
@@ -224,7 +233,7 @@ static void settle_known(struct domain *domain, bool chain_read)
 			finish_publish(disk);
 		else if (job->sync_phase == JOB_LIVE && job->phase == JOB_LIVE &&
 			 !found_find(domain->link->found, job->id))
-			finish_not_shown(disk);
+			not_found(disk);
 	}
 }
 

@@ -11,7 +11,8 @@ import subprocess
 import threading
 
 from qemu import die_with_parent
-from system import BLOCKJOBFS, SLOW, children_of, descriptors, detach, mount_lines, wait_for
+from system import (BLOCKJOBFS, SLOW, children_of, descriptors, detach, has_ended, mount_lines, processes_on,
+                    wait_for)
 
 LIVE = {"running", "paused", "ready", "aborting"}
 FINAL = {"completed", "failed", "cancelled", "lost"}
@@ -201,9 +202,19 @@ class Tree(Folder):
                 if stat.S_ISREG(info.st_mode) and info.st_mode & 0o444 and os.path.basename(path) != "wait"]
 
 
+def is_server(pid, path):
+    """True if the process serves the mount at @path."""
+    with contextlib.suppress(OSError, TypeError):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+        return words[1:2] == [b"--serve"] and path.encode() in words and not has_ended(pid)
+    return False
+
+
 class Mount(Tree):
     """
-    blockjobfs -f on @sources, mounted on @name in the test's own @folder.
+    blockjobfs -f on @sources, mounted on @name in the test's own @folder. What was started is the keeper (self.process); the daemon that does
+    the work is the server below it (self.pid).
     """
 
     running = set()  # for the watchdog
@@ -216,7 +227,7 @@ class Mount(Tree):
         self.options = options
         self.user = user
         self.log = os.path.join(folder, name + ".log")
-        self.process = None
+        self.process = self.server = None
         if not os.path.isdir(self.path):
             os.mkdir(self.path)
             if user is not None:
@@ -242,7 +253,7 @@ class Mount(Tree):
         with open("/proc/self/mountinfo") as mounts:
             poll = select.poll()
             poll.register(mounts, select.POLLPRI | select.POLLERR)
-            ended = os.pidfd_open(self.pid)
+            ended = os.pidfd_open(self.process.pid)
             poll.register(ended, select.POLLIN)
             try:
                 while True:
@@ -264,9 +275,17 @@ class Mount(Tree):
             return os.path.exists(self / "version")
         return not subprocess.run(["test", "-e", self / "version"], user=self.user, group=self.user, extra_groups=[]).returncode
 
+    def servers(self):
+        """Pids of the servers of this mount: one, but for moments."""
+        return [pid for pid in processes_on(self.path) if is_server(pid, self.path)]
+
     @property
     def pid(self):
-        return self.process.pid
+        """Of the server; with -o nokeeper, of the only process there is."""
+        if not is_server(self.server, self.path):
+            found = [pid for pid in children_of(self.process.pid) if is_server(pid, self.path)] or self.servers()
+            self.server = found[0] if found else self.process.pid
+        return self.server
 
     @property
     def alive(self):
@@ -294,7 +313,7 @@ class Mount(Tree):
 
     def terminate(self, sig=signal.SIGTERM):
         """Ends the daemon as a service manager does; it must unmount, leave no child, and exit with 0."""
-        children = children_of(self.pid)
+        children = [*children_of(self.pid), *children_of(self.process.pid)]
         self.process.send_signal(sig)
         try:
             status = self.process.wait(15 * SLOW)
@@ -325,9 +344,17 @@ class Mount(Tree):
         self.check_said()
 
     def kill(self):
-        """SIGKILL: the dead mount stays."""
+        """SIGKILL on keeper and server at once: the dead mount stays."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGSTOP)  # so that it does not start another one in between
+        servers = self.servers()
+        for pid in servers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
+        for pid in servers:
+            wait_for(lambda pid=pid: has_ended(pid), why="the server to go")
         Mount.running.discard(self)
 
     def close(self):
@@ -342,7 +369,7 @@ class Mount(Tree):
 
     def settle(self):
         """
-        Waits until no descriptor is left open: one connection a source or domain and one to the daemon's own helper may be there, and of
+        Waits until no descriptor is left open: one connection a source or domain, one to the daemon's own helper and one to its keeper may be there, and of
         what is no socket only as many as a daemon that has done nothing has, a lock for each image and four pipes for each command.
         """
         links = max(len(self.sources), len(self.domains())) if self.user is None else len(self.sources)
@@ -353,7 +380,7 @@ class Mount(Tree):
             others = [what for what in now.values() if what not in sockets]
             images = sum(what.endswith("/lock") for what in others)
             pipes = 4 * sum("exec:" in source for source in self.sources)
-            return now if len(sockets) > links + 1 or len(others) - images > Mount.usual + pipes or images > len(self.sources) else {}
+            return now if len(sockets) > links + 2 or len(others) - images > Mount.usual + pipes or images > len(self.sources) else {}
         try:
             wait_for(lambda: not left(), 5)
         except AssertionError:
@@ -394,8 +421,8 @@ def watchdog(seconds):
     """
     def bite():
         for mount in list(Mount.running):
-            with contextlib.suppress(OSError):
-                mount.process.kill()
+            with contextlib.suppress(OSError, AssertionError):
+                mount.kill()
             detach(mount.path)
 
     timer = threading.Timer(seconds, bite)

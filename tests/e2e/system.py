@@ -70,6 +70,15 @@ def processes_on(path):
     return found
 
 
+def has_ended(pid):
+    """True if there is no such process, or nothing but its zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
 def children_of(pid):
     """Pids of the live children of @pid."""
     found = []

@@ -449,10 +449,10 @@ def test_the_daemon_is_stopped_in_the_middle(pull, place):
     one = pull(place)
     one.disk.pull("increment=16M bandwidth=8M")
     time.sleep(0.3)
-    one.mount.process.send_signal(signal.SIGSTOP)
+    os.kill(one.mount.pid, signal.SIGSTOP)
     time.sleep(2)
     offset = one.qemu.monitor.job()["offset"]
-    one.mount.process.send_signal(signal.SIGCONT)
+    os.kill(one.mount.pid, signal.SIGCONT)
     assert offset < 16 * MIB
     assert one.parked(30) == 16 * MIB
 

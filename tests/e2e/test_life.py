@@ -11,7 +11,7 @@ import pytest
 import images
 from mount import Background, Tree, command_line, environment
 from qemu import blockdev
-from system import IS_ROOT, Took, mount_lines, parent_of, processes_on, stays, wait_for
+from system import IS_ROOT, Took, children_of, mount_lines, parent_of, processes_on, stays, wait_for
 
 
 @pytest.mark.quick
@@ -84,13 +84,16 @@ def waits_for_fuse(pid):
 def test_a_start_that_asks_the_dying_mount(one):
     """A supervisor starts the next daemon while the kernel takes the killed one apart: its look at the mount point is aborted (ECONNABORTED)."""
     one.disk.hold()
-    dying = one.mount.process
-    dying.send_signal(signal.SIGSTOP)
+    keeper, server = one.mount.process, one.mount.pid
+    keeper.send_signal(signal.SIGSTOP)
+    os.kill(server, signal.SIGSTOP)
 
     def kill_in_time():
-        wait_for(lambda: one.mount.process is not dying and waits_for_fuse(one.mount.pid), why="the next daemon to ask the mount")
-        dying.kill()
-        dying.wait()
+        wait_for(lambda: one.mount.process is not keeper and any(map(waits_for_fuse, children_of(one.mount.process.pid))),
+                 why="the next daemon to ask the mount")
+        keeper.kill()
+        keeper.wait()
+        os.kill(server, signal.SIGKILL)
     killer = Background(kill_in_time)
     one.mount.start()
     killer.result()

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "fs/node.h"
+#include "jobs/journal.h"
 
 /* Would catch: a change of the hash. Every inode number would change under those who watch, across an upgrade. */
 Test(fs_node, ids_are_known_by_heart)
@@ -83,7 +84,7 @@ Test(fs_node, the_place_of_the_slash_matters)
 /* Would catch: the two halves of an id being looked up differently from how they are made; removal by a twin. */
 Test(fs_node, what_is_added_is_found_until_it_is_removed)
 {
-	struct model model = { 0 };
+	struct model model = { .handover = journal_new() };
 	struct domain domain = { .model = &model, .name = (char[]){ "web1" } };
 	struct disk disk = { .domain = &domain, .name = (char[]){ "disk0" } };
 	struct domain twin = domain;
@@ -108,4 +109,5 @@ Test(fs_node, what_is_added_is_found_until_it_is_removed)
 	nodes_remove(&nodes, &domain, &disk);
 	cr_assert_not(node_find(&nodes, pull, &place));
 	nodes_clear(&nodes);
+	journal_free(model.handover);
 }

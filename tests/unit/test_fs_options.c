@@ -21,7 +21,7 @@ static int read_words(struct options *options, char **error, const char *words)
 	while ((word = strsep(&rest, " ")))
 		argv[argc++] = word;
 	log_open();
-	status = options_read(options, argc, argv, error);
+	status = options_read(options, argc, argv, "/here", error);
 	free(copy);
 	return status;
 }

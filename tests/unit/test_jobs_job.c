@@ -75,8 +75,8 @@ Test(jobs_job, ids)
 	char name[300];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-		char *id = job_id_new("pull", names[i], &who);
-		char *other = job_id_new("pull", names[i], &who);
+		char *id = job_id_new("pull", names[i], &who, 1);
+		char *other = job_id_new("pull", names[i], &who, 2);
 		struct who by = { 0 };
 		size_t readers = 0;
 
@@ -97,7 +97,8 @@ Test(jobs_job, ids)
 	memset(name, 'n', sizeof(name) - 1);
 	name[sizeof(name) - 1] = 0;
 	{
-		char *id = job_id_new("pull", name, &(struct who){ (uid_t)-2, 0, 4194304 });
+		char *id = job_id_new("pull", name, &(struct who){ (uid_t)-2, 0, 4194304 },
+				      ~UINT64_C(0));
 		struct who by;
 
 		cr_assert_lt(strlen(id), 200);

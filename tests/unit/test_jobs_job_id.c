@@ -25,7 +25,7 @@ Test(job_id, is_read_as_it_was_written)
 
 	for (size_t type = 0; type < sizeof(types) / sizeof(*types); type++) {
 		for (size_t disk = 0; disk < sizeof(disks) / sizeof(*disks); disk++) {
-			char *id = job_id_new(types[type], disks[disk], &by);
+			char *id = job_id_new(types[type], disks[disk], &by, disk);
 			struct who read = { 0 };
 
 			cr_assert(job_id_read(id, disks[disk], &read), "%s", id);

@@ -287,16 +287,16 @@ Test(jobs_journal, folder)
 	char path[100], *error = NULL;
 	struct stat status;
 
-	cr_assert_eq(state_folder_open(&one, NULL, folder, "/mnt/a", &error), 0, "%s", error);
+	cr_assert_eq(state_folder_open(&one, NULL, folder, "/mnt/a", -1, &error), 0, "%s", error);
 	cr_assert_eq(stat(one.path, &status), 0);
 	cr_assert_eq(status.st_mode & 0777, 0700);
-	cr_assert_eq(state_folder_open(&two, NULL, folder, "/mnt/b", &error), 0, "%s", error);
+	cr_assert_eq(state_folder_open(&two, NULL, folder, "/mnt/b", -1, &error), 0, "%s", error);
 	cr_assert_str_neq(one.path, two.path);
 	snprintf(path, sizeof(path), "%s", two.path);
 	state_folder_close(&two);
 	cr_assert_neq(access(path, F_OK), 0);
 
-	cr_assert_eq(state_folder_open(&two, one.path, NULL, "/mnt/b", &error), -EWOULDBLOCK);
+	cr_assert_eq(state_folder_open(&two, one.path, NULL, "/mnt/b", -1, &error), -EWOULDBLOCK);
 	cr_assert(strstr(error, "another blockjobfs"), "%s", error);
 	free(error);
 	cr_assert_eq(access(one.path, F_OK), 0);
@@ -304,11 +304,11 @@ Test(jobs_journal, folder)
 
 	snprintf(path, sizeof(path), "%s/open", folder);
 	cr_assert_eq(mkdir(path, 0755), 0);
-	cr_assert_neq(state_folder_open(&one, path, NULL, "/mnt/a", &error), 0);
+	cr_assert_neq(state_folder_open(&one, path, NULL, "/mnt/a", -1, &error), 0);
 	cr_assert(strstr(error, "mode 700"), "%s", error);
 	free(error);
 	chmod(path, 0700);
-	cr_assert_eq(state_folder_open(&one, path, NULL, "/mnt/a", &error), 0);
+	cr_assert_eq(state_folder_open(&one, path, NULL, "/mnt/a", -1, &error), 0);
 	state_folder_close(&one);
 	cr_assert_eq(access(path, F_OK), 0, "it was named by the user");
 }

@@ -1,0 +1,626 @@
+/*
+ * The keeper; see fs/keeper.h. Run by fs/main.c as a process of its own.
+ */
+#include "fs/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <uv.h>
+#include "fs/background.h"
+#include "fs/log.h"
+#include "fs/mount.h"
+#include "fs/store.h"
+
+enum {
+	HELD_FROM = STORE_FIRST +
+		    STORE_MAX, /* what we hold is above the numbers that a server gets it under */
+	SIGNALS = 5,
+	/*
+	 * A life has failed if it never served, or crashed soon after it did. A request may be to blame, which the kernel sends again to each life: so
+	 * after some such lives what was under way is answered with an error. One that somebody else has killed is not to blame.
+	 */
+	SOON_MS = 10000,
+	FAILURES_AT_ONCE = 3, /* the next life begins at once, and is sent what was under way */
+	FAILURES_MOST = 10, /* there is no use in one more */
+	PAUSE_MS = 100, /* doubled with each failure */
+	UPGRADE_MS =
+		10000, /* what a new program has for its rehearsal, and again until it serves */
+};
+
+static const char own_program[] = "/proc/self/exe"; /* whatever lies under our path by now */
+
+struct held {
+	char name[STORE_NAME_MAX];
+	int fd;
+};
+
+struct keeper;
+
+/* A process, which may have been started by the keeper before us. */
+struct child {
+	struct keeper *keeper;
+	pid_t pid;
+	int pidfd;
+	bool reaped; /* and this is how it ended */
+	int status;
+	uv_poll_t poll;
+};
+
+struct keeper {
+	char **argv; /* the command line */
+	char *folder; /* that it is relative to */
+	char *program; /* our own path, for an upgrade; NULL: not known */
+	bool in_terminal; /* a hang-up is its end */
+	int parent; /* as of background_begin(); -1 */
+	uv_loop_t loop;
+	uv_signal_t signals[SIGNALS];
+	uv_timer_t timer; /* the next life; an upgrade that takes too long */
+	int notify; /* where the server says things */
+	uv_poll_t notify_poll;
+	char address[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+	struct held held[STORE_MAX];
+	int held_count;
+	char *mountpoint; /* as the server has told it; NULL: nothing is mounted yet */
+	struct child *server, *rehearsal; /* NULL: there is none */
+	uint64_t began; /* when the server did, by uv_now() */
+	bool ready; /* it serves */
+	bool ever_ready; /* one has served */
+	bool upgrading; /* the next server is the new program, or this one is and does not serve yet */
+	bool stopping; /* it ends by itself, or was told to */
+	unsigned failures; /* lives that have failed, in a row */
+	int status; /* ours, at the end */
+};
+
+static void start_server(struct keeper *keeper);
+
+static void end(struct keeper *keeper, int status)
+{
+	keeper->status = status;
+	uv_stop(&keeper->loop);
+}
+
+/* There will be no server any more: rather no mount than a dead one. */
+static void give_up(struct keeper *keeper)
+{
+	if (keeper->mountpoint)
+		mount_undo(keeper->mountpoint, -1);
+	end(keeper, EXIT_FAILURE);
+}
+
+/* --- what is held --- */
+
+static void hold(struct keeper *keeper, const char *name, int fd)
+{
+	struct held *held = keeper->held, *behind = held + keeper->held_count;
+
+	while (held < behind && strcmp(held->name, name))
+		held++;
+	if (held == keeper->held + STORE_MAX)
+		return;
+	if (held == behind)
+		keeper->held_count++;
+	else
+		close(held->fd);
+	snprintf(held->name, sizeof(held->name), "%s", name);
+	held->fd = fcntl(fd, F_DUPFD_CLOEXEC, HELD_FROM);
+}
+
+/* --- processes --- */
+
+/* What a server finds there: who keeps, and what has been kept (fs/store.h). */
+static void set_environment(const struct keeper *keeper)
+{
+	char names[STORE_MAX * (STORE_NAME_MAX + 1)] = "", count[16];
+	size_t length = 0;
+
+	for (int i = 0; i < keeper->held_count; i++)
+		length += (size_t)snprintf(names + length, sizeof(names) - length, "%s%s",
+					   i ? ":" : "", keeper->held[i].name);
+	snprintf(count, sizeof(count), "%d", keeper->held_count);
+	setenv("NOTIFY_SOCKET", keeper->address, 1);
+	setenv("LISTEN_FDS", count, 1);
+	setenv("LISTEN_FDNAMES", names, 1);
+	snprintf(count, sizeof(count), "%d", getppid());
+	setenv(KEEPER_PID, count, 1);
+	if (keeper->failures >= FAILURES_AT_ONCE)
+		setenv(KEEPER_RESEND, "0", 1);
+	for (int i = 0; i < keeper->held_count; i++)
+		dup2(keeper->held[i].fd, STORE_FIRST + i);
+}
+
+/* The command line, with @first and @second (NULL: none) and the folder in front of its words. malloc'ed; the strings are not. */
+static char **command_line(const struct keeper *keeper, const char *first, const char *second)
+{
+	char *const *words = keeper->argv + 1;
+	size_t count = 0, at = 0;
+	char **line;
+
+	while (words[count])
+		count++;
+	line = calloc(count + 5, sizeof(*line));
+	if (!line)
+		abort();
+	line[at++] = keeper->argv[0];
+	line[at++] = (char *)first;
+	if (second)
+		line[at++] = (char *)second;
+	line[at++] = keeper->folder;
+	memcpy(line + at, words, count * sizeof(*line));
+	return line;
+}
+
+static void child_closed(uv_handle_t *handle)
+{
+	struct child *child = handle->data;
+
+	close(child->pidfd);
+	free(child);
+}
+
+static void server_ended(struct keeper *keeper, int status);
+static void rehearsed(struct keeper *keeper, int status);
+
+/* Ours, and those of dead servers: where the machine's first process does not care for orphans nobody else would. */
+static void reap(struct keeper *keeper)
+{
+	struct child *children[] = { keeper->server, keeper->rehearsal };
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		for (int i = 0; i < 2; i++) {
+			if (!children[i] || children[i]->pid != pid)
+				continue;
+			children[i]->reaped = true;
+			children[i]->status = status;
+		}
+	}
+}
+
+static void on_child_ended(uv_poll_t *poll, int poll_status, int events)
+{
+	struct child *child = poll->data;
+	struct keeper *keeper = child->keeper;
+	int status;
+
+	reap(keeper);
+	/* One that was another keeper's child: how it ended is not known. */
+	status = child->reaped ? child->status : SIGKILL;
+	uv_close((uv_handle_t *)poll, child_closed);
+	if (child == keeper->server) {
+		keeper->server = NULL;
+		server_ended(keeper, status);
+	} else if (child == keeper->rehearsal) {
+		keeper->rehearsal = NULL;
+		rehearsed(keeper, status);
+	}
+}
+
+/* NULL: there is no such process (any more). */
+static struct child *watch(struct keeper *keeper, pid_t pid)
+{
+	struct child *child = calloc(1, sizeof(*child));
+
+	if (!child)
+		abort();
+	child->keeper = keeper;
+	child->pid = pid;
+	child->pidfd = pidfd_open(pid, 0);
+	if (child->pidfd < 0) {
+		free(child);
+		return NULL;
+	}
+	uv_poll_init(&keeper->loop, &child->poll, child->pidfd);
+	child->poll.data = child;
+	uv_poll_start(&child->poll, UV_READABLE, on_child_ended);
+	return child;
+}
+
+static struct child *start(struct keeper *keeper, const char *program, bool rehearse)
+{
+	char **line = command_line(keeper, KEEPER_SERVE, NULL);
+	sigset_t none;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		set_environment(keeper);
+		if (rehearse)
+			setenv(KEEPER_REHEARSE, "1", 1);
+		execv(program, line);
+		log_line("%s cannot be run: %s", program, strerror(errno));
+		_exit(EXIT_FAILURE);
+	}
+	free(line);
+	return pid < 0 ? NULL : watch(keeper, pid);
+}
+
+static void on_next_life(uv_timer_t *timer)
+{
+	start_server(timer->data);
+}
+
+static void start_server(struct keeper *keeper)
+{
+	const char *program = keeper->upgrading ? keeper->program : own_program;
+
+	keeper->ready = false;
+	keeper->began = uv_now(&keeper->loop);
+	keeper->server = start(keeper, program, false);
+	if (!keeper->server) {
+		log_line("no server can be started: %s", strerror(errno));
+		uv_timer_start(&keeper->timer, on_next_life, PAUSE_MS, 0);
+	}
+}
+
+/* --- upgrade --- */
+
+/* The new program has not kept its time. */
+static void on_too_slow(uv_timer_t *timer)
+{
+	struct keeper *keeper = timer->data;
+
+	if (keeper->rehearsal)
+		kill(keeper->rehearsal->pid, SIGKILL);
+	else if (keeper->server && !keeper->ready)
+		kill(keeper->server->pid, SIGKILL);
+}
+
+/* First a rehearsal, while the old server serves: a program that cannot be run, or does not understand what is there, is found out by it. */
+static void upgrade(struct keeper *keeper)
+{
+	if (!keeper->server || !keeper->ready || keeper->upgrading || keeper->rehearsal ||
+	    keeper->stopping)
+		return;
+	if (!keeper->program)
+		log_line("the path of this program is not known: it cannot be replaced");
+	else if (!(keeper->rehearsal = start(keeper, keeper->program, true)))
+		log_line("%s cannot be tried: %s", keeper->program, strerror(errno));
+	else
+		uv_timer_start(&keeper->timer, on_too_slow, UPGRADE_MS, 0);
+}
+
+static void rehearsed(struct keeper *keeper, int status)
+{
+	uv_timer_stop(&keeper->timer);
+	if (status || !keeper->server || keeper->stopping) {
+		log_line("%s does not come up, and the server stays as it is", keeper->program);
+		return;
+	}
+	keeper->upgrading = true;
+	/* What is under way is sent to the next one: a server may be killed at any moment. */
+	kill(keeper->server->pid, SIGKILL);
+}
+
+/* The new program serves: the keeper becomes the new one, too. */
+static void become_new(struct keeper *keeper)
+{
+	char pid[16], **line;
+
+	snprintf(pid, sizeof(pid), "%d", keeper->server->pid);
+	line = command_line(keeper, KEEPER_ADOPT, pid);
+	hold(keeper, KEEPER_NOTIFY, keeper->notify);
+	set_environment(keeper);
+	if (keeper->mountpoint)
+		setenv(KEEPER_MOUNTPOINT, keeper->mountpoint, 1);
+	execv(keeper->program, line);
+	log_line("%s cannot be run: %s; the keeper stays the old one", keeper->program,
+		 strerror(errno));
+	unsetenv(KEEPER_MOUNTPOINT);
+	free(line);
+}
+
+/* --- what the server says --- */
+
+static void on_ready(struct keeper *keeper)
+{
+	int parent = keeper->parent;
+
+	keeper->ready = true;
+	if (!keeper->ever_ready)
+		store_say("READY=1");
+	keeper->ever_ready = true;
+	keeper->parent = -1;
+	if (parent >= 0 && background_ready(parent) < 0)
+		kill(keeper->server->pid, SIGTERM); /* nobody wants the mount any more */
+	if (keeper->upgrading) {
+		keeper->upgrading = false;
+		uv_timer_stop(&keeper->timer);
+		become_new(keeper);
+	}
+}
+
+static void on_line(struct keeper *keeper, const char *line, int fd)
+{
+	if (!strcmp(line, "READY=1")) {
+		on_ready(keeper);
+	} else if (!strcmp(line, "STOPPING=1")) {
+		keeper->stopping = true;
+	} else if (fd >= 0 && !strncmp(line, "FDNAME=", 7)) {
+		hold(keeper, line + 7, fd);
+	}
+}
+
+/* One message. False: there is none, for now. */
+static bool listen_once(struct keeper *keeper)
+{
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	char text[4096 + 64], *rest, *line;
+	struct iovec iov = { .iov_base = text, .iov_len = sizeof(text) - 1 };
+	struct msghdr message = { .msg_iov = &iov,
+				  .msg_iovlen = 1,
+				  .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+	ssize_t length = recvmsg(keeper->notify, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct ucred who = { 0 };
+	int fd = -1;
+
+	if (length < 0)
+		return errno == EINTR;
+	for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part;
+	     part = CMSG_NXTHDR(&message, part)) {
+		if (part->cmsg_type == SCM_CREDENTIALS)
+			memcpy(&who, CMSG_DATA(part), sizeof(who));
+		else if (part->cmsg_type == SCM_RIGHTS)
+			memcpy(&fd, CMSG_DATA(part), sizeof(fd));
+	}
+	text[length] = 0;
+	/* The address is no secret. */
+	if (!keeper->server || who.pid != keeper->server->pid)
+		*text = 0;
+	if (!strncmp(text, KEEPER_MOUNTED, strlen(KEEPER_MOUNTED))) {
+		free(keeper->mountpoint);
+		keeper->mountpoint = strdup(text + strlen(KEEPER_MOUNTED));
+	} else {
+		for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+			on_line(keeper, line, fd);
+	}
+	if (fd >= 0)
+		close(fd);
+	return true;
+}
+
+static void on_notify(uv_poll_t *poll, int status, int events)
+{
+	while (listen_once(poll->data))
+		;
+}
+
+/* An address of nobody's choice, which is in the file system of nobody. Returns 0 or -errno. */
+static int listen_for(struct keeper *keeper)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	socklen_t length = sizeof(sa_family_t);
+	const int yes = 1;
+
+	if (keeper->notify < 0) {
+		keeper->notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (keeper->notify < 0 || bind(keeper->notify, (struct sockaddr *)&address, length))
+			return -errno;
+	}
+	length = sizeof(address);
+	if (setsockopt(keeper->notify, SOL_SOCKET, SO_PASSCRED, &yes, sizeof(yes)) ||
+	    getsockname(keeper->notify, (struct sockaddr *)&address, &length))
+		return -errno;
+	snprintf(keeper->address, sizeof(keeper->address), "@%.*s",
+		 (int)(length - offsetof(struct sockaddr_un, sun_path) - 1), address.sun_path + 1);
+	uv_poll_init(&keeper->loop, &keeper->notify_poll, keeper->notify);
+	keeper->notify_poll.data = keeper;
+	return uv_poll_start(&keeper->notify_poll, UV_READABLE, on_notify);
+}
+
+/* --- the end of a life --- */
+
+static bool has_crashed(int status)
+{
+	return !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL;
+}
+
+static void next_life(struct keeper *keeper, int status)
+{
+	uint64_t lived = uv_now(&keeper->loop) - keeper->began;
+	unsigned pause = 0;
+
+	if (!keeper->ready || (has_crashed(status) && lived < SOON_MS))
+		keeper->failures++;
+	else
+		keeper->failures = 0;
+	if (WIFSIGNALED(status))
+		log_line("the server was killed by signal %d; it is started again",
+			 WTERMSIG(status));
+	else
+		log_line("the server has ended with status %d; it is started again",
+			 WEXITSTATUS(status));
+	if (keeper->failures >= FAILURES_MOST) {
+		log_line("%u times in a row the server has failed: %s is unmounted",
+			 keeper->failures,
+			 keeper->mountpoint ? keeper->mountpoint : "what it served");
+		give_up(keeper);
+		return;
+	}
+	if (keeper->failures > FAILURES_AT_ONCE)
+		pause = (unsigned)PAUSE_MS << (keeper->failures - FAILURES_AT_ONCE - 1);
+	if (pause)
+		uv_timer_start(&keeper->timer, on_next_life, pause, 0);
+	else
+		start_server(keeper);
+}
+
+static void server_ended(struct keeper *keeper, int status)
+{
+	/* What it has said before it died is in the socket yet. */
+	while (listen_once(keeper))
+		;
+	if (keeper->stopping || (WIFEXITED(status) && !WEXITSTATUS(status))) {
+		if (WIFSIGNALED(status) && keeper->mountpoint)
+			mount_undo(keeper->mountpoint, -1);
+		end(keeper, WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
+	} else if (!keeper->ever_ready) {
+		if (WIFSIGNALED(status))
+			log_line("the server was killed by signal %d before it was ready",
+				 WTERMSIG(status));
+		give_up(keeper);
+	} else if (keeper->upgrading && !keeper->ready) {
+		log_line("%s has come to nothing: back to what it was to replace", keeper->program);
+		keeper->upgrading = false;
+		start_server(keeper);
+	} else if (keeper->upgrading) {
+		start_server(keeper);
+		uv_timer_start(&keeper->timer, on_too_slow, UPGRADE_MS, 0);
+	} else {
+		next_life(keeper, status);
+	}
+}
+
+/* --- signals --- */
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct keeper *keeper = handle->data;
+
+	if (number == SIGCHLD) {
+		reap(keeper);
+		return;
+	}
+	if (number == SIGUSR1 || (number == SIGHUP && !keeper->in_terminal)) {
+		upgrade(keeper);
+		return;
+	}
+	keeper->stopping = true;
+	uv_timer_stop(&keeper->timer);
+	if (keeper->server)
+		kill(keeper->server->pid, SIGTERM);
+	else
+		give_up(keeper);
+}
+
+static void start_signals(struct keeper *keeper)
+{
+	static const int numbers[SIGNALS] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
+
+	signal(SIGPIPE, SIG_IGN);
+	for (int i = 0; i < SIGNALS; i++) {
+		uv_signal_init(&keeper->loop, &keeper->signals[i]);
+		keeper->signals[i].data = keeper;
+		uv_signal_start(&keeper->signals[i], on_signal, numbers[i]);
+	}
+}
+
+/* --- life --- */
+
+static void begin(struct keeper *keeper)
+{
+	/* The numbers that set_environment() puts a server's descriptors under are not to be anything of the loop's. */
+	for (int fd = STORE_FIRST; fd < HELD_FROM; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			dup3(STDIN_FILENO, fd, O_CLOEXEC);
+	prctl(PR_SET_NAME, "blockjobfs-keep");
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	uv_loop_init(&keeper->loop);
+	uv_timer_init(&keeper->loop, &keeper->timer);
+	keeper->timer.data = keeper;
+	start_signals(keeper);
+}
+
+static int run(struct keeper *keeper)
+{
+	if (!keeper->server)
+		end(keeper, EXIT_FAILURE);
+	else
+		uv_run(&keeper->loop, UV_RUN_DEFAULT);
+	if (keeper->parent >= 0)
+		background_failed(keeper->parent, ""); /* the server has said why */
+	return keeper->status;
+}
+
+/* Where our own program lies. What has replaced it, or was removed, is called so by the kernel. */
+static char *find_program(void)
+{
+	static const char gone[] = " (deleted)";
+	char path[4096];
+	ssize_t length = readlink(own_program, path, sizeof(path) - 1);
+	size_t tail = sizeof(gone) - 1;
+
+	if (length <= 0)
+		return NULL;
+	path[length] = 0;
+	if ((size_t)length > tail && !strcmp(path + length - tail, gone))
+		path[(size_t)length - tail] = 0;
+	return strdup(path);
+}
+
+int keeper_main(char **argv, const char *folder, int parent)
+{
+	static struct keeper keeper = { .notify = -1 };
+	int status;
+
+	keeper.argv = argv;
+	keeper.folder = (char *)folder;
+	keeper.parent = parent;
+	keeper.in_terminal = parent < 0 && isatty(STDIN_FILENO);
+	keeper.program = find_program();
+	begin(&keeper);
+	status = listen_for(&keeper);
+	if (status < 0) {
+		log_line("the server cannot be listened to: %s", strerror(-status));
+		return EXIT_FAILURE;
+	}
+	start_server(&keeper);
+	return run(&keeper);
+}
+
+/* What the keeper before us has held. */
+static void take_over(struct keeper *keeper)
+{
+	static const char *const names[] = { KEEPER_FUSE, KEEPER_SESSION, KEEPER_MODEL,
+					     KEEPER_LOCK };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		int fd = store_take(names[i]);
+
+		if (fd < 0)
+			continue;
+		hold(keeper, names[i], fd);
+		close(fd);
+	}
+	keeper->notify = fcntl(store_take(KEEPER_NOTIFY), F_DUPFD_CLOEXEC, HELD_FROM);
+}
+
+int keeper_adopt_main(char **argv, pid_t server)
+{
+	static struct keeper keeper = { .parent = -1, .ready = true, .ever_ready = true };
+	const char *mountpoint = getenv(KEEPER_MOUNTPOINT);
+
+	keeper.folder = strdup(argv[0]);
+	argv[0] = "blockjobfs";
+	keeper.argv = argv;
+	keeper.mountpoint = mountpoint ? strdup(mountpoint) : NULL;
+	unsetenv(KEEPER_MOUNTPOINT);
+	keeper.program = find_program();
+	take_over(&keeper);
+	begin(&keeper);
+	keeper.began = uv_now(&keeper.loop);
+	if (keeper.notify < 0 || listen_for(&keeper) < 0)
+		return EXIT_FAILURE;
+	keeper.server = watch(&keeper, server);
+	if (!keeper.server)
+		server_ended(&keeper, SIGKILL);
+	return run(&keeper);
+}

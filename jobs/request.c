@@ -1,0 +1,122 @@
+/*
+ * Commands that come a second time; see request.h.
+ */
+#include "jobs/request.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include "jobs/history.h"
+#include "jobs/journal.h"
+#include "jobs/model.h"
+#include "qmp/value.h"
+
+static void key_of(const struct op *op, char key[40])
+{
+	snprintf(key, 40, "request/%" PRIx64, op->request);
+}
+
+uint64_t request_number(const struct op *op)
+{
+	uint64_t number = op->request ^ op->target.model->mount_number;
+
+	if (!op->request) {
+		if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+			number = (uint64_t)time(NULL) ^ op->id << 32;
+		return number;
+	}
+	/* The finalizer of splitmix64: what is read of it are a few bits. */
+	number = (number ^ number >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	number = (number ^ number >> 27) * UINT64_C(0x94d049bb133111eb);
+	return number ^ number >> 31;
+}
+
+void request_note(const struct op *op, struct qmp_value *note)
+{
+	char key[40];
+
+	if (op->request) {
+		key_of(op, key);
+		journal_put(op->target.model->handover, key, qmp_value_print(note));
+	}
+	qmp_value_free(note);
+}
+
+struct qmp_value *request_noted(const struct op *op)
+{
+	const char *text;
+	char key[40];
+
+	if (!op->again)
+		return NULL;
+	key_of(op, key);
+	text = journal_get(op->target.model->handover, key);
+	return text ? qmp_value_parse(text, strlen(text), NULL) : NULL;
+}
+
+void request_over(const struct op *op)
+{
+	char key[40];
+
+	if (!op->request)
+		return;
+	key_of(op, key);
+	journal_drop(op->target.model->handover, key);
+}
+
+void request_note_job(const struct op *op)
+{
+	request_note(op, qmp_add_text(qmp_object(), "job", op->target.disk->job->id));
+}
+
+bool request_job_is_over(const struct op *op)
+{
+	const struct job *job = op->target.disk->job;
+	struct qmp_value *note = request_noted(op);
+	const char *noted = qmp_value_text(note, "job", NULL);
+	bool over = noted && (!job_is_live(job) || strcmp(job->id, noted));
+
+	qmp_value_free(note);
+	return over;
+}
+
+/* The id of a job of this disk that ends with the number; NULL: there is none. */
+static const char *find_job(const struct disk *disk, const char *number, char *room, size_t size)
+{
+	size_t length = strlen(number);
+
+	if (disk->job && strlen(disk->job->id) > length &&
+	    !strcmp(disk->job->id + strlen(disk->job->id) - length, number))
+		return disk->job->id;
+	for (size_t i = disk->history_count; i-- > 0;) {
+		struct qmp_value *line =
+			qmp_value_parse(disk->history[i], strlen(disk->history[i]), NULL);
+		const char *id = qmp_value_text(line, "job", "");
+		bool found = strlen(id) > length && !strcmp(id + strlen(id) - length, number);
+
+		snprintf(room, size, "%s", id);
+		qmp_value_free(line);
+		if (found)
+			return room;
+	}
+	return NULL;
+}
+
+bool request_has_started(struct op *op)
+{
+	char number[16], room[256];
+	const char *id;
+
+	if (!op->again)
+		return false;
+	snprintf(number, sizeof(number), "-%012" PRIx64, request_number(op) & 0xffffffffffff);
+	id = find_job(op->target.disk, number, room, sizeof(room));
+	if (!id)
+		return false;
+	text_printf(op->answer, "started %s\n", id);
+	op_complete(op, 0);
+	return true;
+}

@@ -1,0 +1,267 @@
+/*
+ * What the next life of a mount takes over; see resume.h. A new property of a domain or a disk that it must know is a line in put and one in take.
+ */
+#include "jobs/resume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+#include "jobs/domain_link.h"
+#include "jobs/event_store.h"
+#include "jobs/folder.h"
+#include "jobs/history.h"
+#include "jobs/job_record.h"
+#include "jobs/journal.h"
+#include "qmp/value.h"
+
+#define DOMAIN "domain/"
+#define STATE  "state/"
+#define DISK   "disk/"
+#define ERROR  "error/"
+
+/* malloc'ed. @disk may be NULL. */
+static char *key_of(const char *prefix, const char *domain, const char *disk)
+{
+	char *key;
+
+	if (asprintf(&key, "%s%s%s%s", prefix, domain, disk ? "/" : "", disk ? disk : "") < 0)
+		abort();
+	return key;
+}
+
+static void keep(struct model *model, char *key, struct qmp_value *value)
+{
+	journal_put(model->handover, key, qmp_value_print(value));
+	qmp_value_free(value);
+	free(key);
+}
+
+static void drop(struct model *model, char *key)
+{
+	journal_drop(model->handover, key);
+	free(key);
+}
+
+static struct qmp_value *look_up(struct model *model, char *key)
+{
+	const char *text = journal_get(model->handover, key);
+	struct qmp_value *value = text ? qmp_value_parse(text, strlen(text), NULL) : NULL;
+
+	free(key);
+	return value;
+}
+
+static char *copy_text(const struct qmp_value *value, const char *key)
+{
+	const char *text = qmp_value_text(value, key, NULL);
+
+	return text ? strdup(text) : NULL;
+}
+
+/* --- keeping --- */
+
+void resume_keep_domain(const struct domain *domain)
+{
+	struct qmp_value *value = qmp_add_text(qmp_object(), "address", domain->address);
+
+	qmp_add_flag(value, "by-hand", domain->by_hand);
+	qmp_add_text(value, "folder", domain->folder ? folder_path(domain->folder) : NULL);
+	keep(domain->model, key_of(DOMAIN, domain->name, NULL), value);
+}
+
+void resume_keep_state(const struct domain *domain)
+{
+	struct qmp_value *value = qmp_object();
+
+	qmp_add_flag(value, "connected", domain_shown_state(domain) == DOMAIN_CONNECTED);
+	qmp_add_text(value, "run-state", domain->run_state);
+	keep(domain->model, key_of(STATE, domain->name, NULL), value);
+}
+
+void resume_drop_domain(const struct domain *domain)
+{
+	drop(domain->model, key_of(DOMAIN, domain->name, NULL));
+	drop(domain->model, key_of(STATE, domain->name, NULL));
+	drop(domain->model, key_of(ERROR, domain->name, NULL));
+	event_store_end(domain->model, domain, NULL);
+}
+
+static struct qmp_value *put_image(const struct qmp_image *image)
+{
+	struct qmp_value *value = qmp_object();
+
+	qmp_add_text(value, "node", image->node);
+	qmp_add_text(value, "filename", image->filename);
+	qmp_add_text(value, "path", image->path);
+	qmp_add_text(value, "backing", image->backing);
+	qmp_add_text(value, "format", image->format);
+	qmp_add_number(value, "size", image->size);
+	return value;
+}
+
+void resume_keep_disk(const struct disk *disk)
+{
+	struct qmp_value *value = qmp_object(), *chain = qmp_array();
+
+	qmp_add_text(value, "identity", disk->identity);
+	qmp_add_text(value, "file-node", disk->file_node);
+	for (size_t i = 0; i < disk->depth; i++)
+		qmp_append_value(chain, put_image(&disk->chain[i]));
+	qmp_add_value(value, "chain", chain);
+	keep(disk->domain->model, key_of(DISK, disk->domain->name, disk->name), value);
+}
+
+void resume_drop_disk(const struct disk *disk)
+{
+	struct domain *domain = disk->domain;
+
+	drop(domain->model, key_of(DISK, domain->name, disk->name));
+	drop(domain->model, key_of(ERROR, domain->name, disk->name));
+	job_record_lay_down(disk);
+	event_store_end(domain->model, domain, disk);
+}
+
+void resume_keep_error(const struct target *target)
+{
+	const struct domain *domain = target->disk ? target->disk->domain : target->domain;
+	const char *error = target->disk ? target->disk->error : domain->error;
+	char *key = key_of(ERROR, domain->name, target->disk ? target->disk->name : NULL);
+	struct qmp_value *value;
+
+	if (!error) {
+		drop(domain->model, key);
+		return;
+	}
+	value = qmp_add_text(qmp_object(), "text", error);
+	qmp_add_flag(value, "link", !target->disk && domain->link->link_error);
+	keep(domain->model, key, value);
+}
+
+/* --- taking over --- */
+
+static void take_chain(struct disk *disk, const struct qmp_value *chain)
+{
+	disk->depth = qmp_value_count(chain);
+	disk->chain = calloc(disk->depth + 1, sizeof(*disk->chain));
+	if (!disk->chain)
+		abort();
+	for (size_t i = 0; i < disk->depth; i++) {
+		const struct qmp_value *value = qmp_value_item(chain, i);
+
+		disk->chain[i] = (struct qmp_image){
+			.node = copy_text(value, "node"),
+			.filename = strdup(qmp_value_text(value, "filename", "")),
+			.path = strdup(qmp_value_text(value, "path", "")),
+			.backing = copy_text(value, "backing"),
+			.format = strdup(qmp_value_text(value, "format", "raw")),
+			.size = qmp_value_number(value, "size", 0),
+		};
+	}
+}
+
+static void take_error(struct model *model, struct domain *domain, struct disk *disk)
+{
+	struct qmp_value *value =
+		look_up(model, key_of(ERROR, domain->name, disk ? disk->name : NULL));
+
+	if (value && disk) {
+		disk->error = copy_text(value, "text");
+	} else if (value) {
+		domain->error = copy_text(value, "text");
+		domain->link->link_error = qmp_value_flag(value, "link", false);
+	}
+	qmp_value_free(value);
+}
+
+static void take_disk(void *data, const char *key, const char *text)
+{
+	struct model *model = data;
+	const char *name = strchr(key + strlen(DISK), '/');
+	struct qmp_value *value = qmp_value_parse(text, strlen(text), NULL);
+	char *domain_name =
+		strndup(key + strlen(DISK), name ? (size_t)(name - key) - strlen(DISK) : 0);
+	struct domain *domain = model_find_domain(model, domain_name);
+	struct disk *disk;
+
+	free(domain_name);
+	if (domain && name && value) {
+		disk = calloc(1, sizeof(*disk));
+		if (!disk)
+			abort();
+		disk->domain = domain;
+		disk->name = strdup(name + 1);
+		disk->identity = strdup(qmp_value_text(value, "identity", ""));
+		disk->file_node = copy_text(value, "file-node");
+		take_chain(disk, qmp_value_get(value, "chain"));
+		take_error(model, domain, disk);
+		inventory_take_over(disk);
+	}
+	qmp_value_free(value);
+}
+
+static struct folder *find_folder(struct model *model, const char *path)
+{
+	char *error = NULL;
+
+	if (!path)
+		return NULL;
+	if (!folder_find(model, path) && folder_add(model, path, &error) < 0)
+		free(error);
+	return folder_find(model, path);
+}
+
+static void take_domain(void *data, const char *key, const char *text)
+{
+	struct model *model = data;
+	struct qmp_value *value = qmp_value_parse(text, strlen(text), NULL), *state;
+	const char *address = qmp_value_text(value, "address", "");
+	struct source source = { .kind = SOURCE_NONE };
+	struct domain *domain;
+	char *error = NULL;
+
+	if (*address && source_parse(&source, address, &error) < 0) {
+		free(error);
+		source_clear(&source);
+		source = (struct source){ .kind = SOURCE_NONE };
+	}
+	free(source.name);
+	source.name = strdup(key + strlen(DOMAIN));
+	source.folder = find_folder(model, qmp_value_text(value, "folder", NULL));
+	state = look_up(model, key_of(STATE, source.name, NULL));
+	domain = model_take_over(model, &source);
+	domain->by_hand = qmp_value_flag(value, "by-hand", false);
+	domain->link->resuming = qmp_value_flag(state, "connected", false);
+	domain->run_state = copy_text(state, "run-state");
+	take_error(model, domain, NULL);
+	if (source.folder)
+		folder_take_over(source.folder, domain);
+	qmp_value_free(state);
+	qmp_value_free(value);
+	source_clear(&source);
+}
+
+static void take_folder(void *data, const char *key, const char *text)
+{
+	find_folder(data, text);
+}
+
+void model_resume(struct model *model)
+{
+	struct domain *domain;
+	struct disk *disk;
+
+	model->resuming = true;
+	journal_each(model->handover, FOLDER_KEY, take_folder, model);
+	journal_each(model->handover, DOMAIN, take_domain, model);
+	journal_each(model->handover, DISK, take_disk, model);
+	model->resuming = false;
+	event_store_load(model);
+	DL_FOREACH(model->domains, domain) {
+		DL_FOREACH(domain->disks, disk) {
+			job_record_pick_up(disk);
+			disk->told_status = disk_status(disk);
+		}
+		domain_start(domain);
+	}
+}
