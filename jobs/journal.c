@@ -130,13 +130,13 @@ static void found(void *data, const char *key, const char *value)
 		forget(journal, record);
 }
 
-static void print(void *data, struct text *out)
+static void each(void *data, void (*put)(void *to, const char *key, const char *value), void *to)
 {
 	const struct journal *journal = data;
 	const struct record *record;
 
 	for (record = journal->records; record; record = record->hh.next)
-		journal_format_record(out, record->key, record->value);
+		put(to, record->key, record->value);
 }
 
 struct journal *journal_new(void)
@@ -151,7 +151,7 @@ struct journal *journal_new(void)
 struct journal *journal_open(const struct journal_settings *settings)
 {
 	struct journal *journal = journal_new();
-	const struct journal_table table = { found, print, journal };
+	const struct journal_table table = { found, each, journal };
 
 	journal->file = journal_file_open(settings, &table);
 	return journal;
@@ -160,7 +160,7 @@ struct journal *journal_open(const struct journal_settings *settings)
 struct journal *journal_share(int fd)
 {
 	struct journal *journal = journal_new();
-	const struct journal_table table = { found, print, journal };
+	const struct journal_table table = { found, each, journal };
 
 	journal->memory = journal_memory_open(fd, &table);
 	if (journal->memory)

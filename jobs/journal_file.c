@@ -269,6 +269,11 @@ static void rewrite_done(uv_work_t *work, int status)
 	free(rewrite);
 }
 
+static void append_record(void *to, const char *key, const char *value)
+{
+	journal_format_record(to, key, value);
+}
+
 static void rewrite_start(struct journal_file *file, bool at_once)
 {
 	struct rewrite *rewrite;
@@ -286,7 +291,7 @@ static void rewrite_start(struct journal_file *file, bool at_once)
 	rewrite->fd = -1;
 	rewrite->bytes = text_new();
 	text_puts(rewrite->bytes, JOURNAL_HEAD);
-	file->table.print(file->table.data, rewrite->bytes);
+	file->table.each(file->table.data, append_record, rewrite->bytes);
 	rewrite->since = text_new();
 	file->rewrite = rewrite;
 	if (at_once || !file->settings.loop) {

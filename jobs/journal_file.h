@@ -16,8 +16,9 @@ struct text;
 struct journal_table {
 	/* What was found; @value is NULL where the key is dropped. */
 	void (*found)(void *data, const char *key, const char *value);
-	/* Appends all that there is. */
-	void (*print)(void *data, struct text *out);
+	/* Calls @put for all that there is. */
+	void (*each)(void *data, void (*put)(void *to, const char *key, const char *value),
+		     void *to);
 	void *data;
 };
 

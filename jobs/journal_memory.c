@@ -17,7 +17,7 @@
 enum {
 	HEAD = 4096,
 	HALF = 256 << 20, /* of addresses: memory is taken as it is written to */
-	SLACK = 1 << 20, /* so much may be outdated, whatever is not */
+	SLACK = 256 << 10, /* so much may be outdated, and a quarter of what is not */
 };
 
 #define MAGIC "bjfsmem1"
@@ -84,25 +84,40 @@ struct journal_memory *journal_memory_open(int fd, const struct journal_table *t
 	return memory;
 }
 
-/* Only what is in the table, in the other half. False if that is too much. */
-static bool write_anew(struct journal_memory *memory)
+/* Where records are being put. */
+struct place {
+	char *at;
+	size_t left;
+};
+
+static void put(void *to, const char *key, const char *value)
 {
-	unsigned active = atomic_load(&memory->head->active), other = !active;
-	struct text *all = text_new();
+	struct place *place = to;
+	struct text *record = text_new();
 	size_t length;
 
-	memory->table.print(memory->table.data, all);
-	length = text_length(all);
-	if (length <= HALF) {
-		memcpy(half(memory, other), text_bytes(all), length);
-		atomic_store(&memory->head->used[other], length);
-		atomic_store(&memory->head->active, other);
-		/* The memory of the half that counted is given back. */
-		fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			  HEAD + active * (off_t)HALF, HALF);
+	journal_format_record(record, key, value);
+	length = text_length(record);
+	if (length <= place->left) {
+		memcpy(place->at, text_bytes(record), length);
+		place->at += length;
+		place->left -= length;
 	}
-	text_free(all);
-	return length <= HALF;
+	text_free(record);
+}
+
+/* Only what is in the table, in the other half. */
+static void write_anew(struct journal_memory *memory)
+{
+	unsigned active = atomic_load(&memory->head->active), other = !active;
+	struct place place = { half(memory, other), HALF };
+
+	memory->table.each(memory->table.data, put, &place);
+	atomic_store(&memory->head->used[other], HALF - place.left);
+	atomic_store(&memory->head->active, other);
+	/* The memory of the half that counted is given back. */
+	fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		  HEAD + active * (off_t)HALF, HALF);
 }
 
 void journal_memory_append(struct journal_memory *memory, const char *key, const char *value,
@@ -110,18 +125,14 @@ void journal_memory_append(struct journal_memory *memory, const char *key, const
 {
 	unsigned active = atomic_load(&memory->head->active);
 	uint64_t used = atomic_load(&memory->head->used[active]);
-	size_t length = journal_format_length(key, value);
-	struct text *record;
+	struct place place = { half(memory, active) + used, HALF - used };
 
-	if (used + length > HALF || used > 2 * live + SLACK) {
+	if (journal_format_length(key, value) > place.left || used > live + live / 4 + SLACK) {
 		write_anew(memory); /* with this one in it */
 		return;
 	}
-	record = text_new();
-	journal_format_record(record, key, value);
-	memcpy(half(memory, active) + used, text_bytes(record), text_length(record));
-	atomic_store(&memory->head->used[active], used + text_length(record));
-	text_free(record);
+	put(&place, key, value);
+	atomic_store(&memory->head->used[active], HALF - place.left);
 }
 
 void journal_memory_free(struct journal_memory *memory)

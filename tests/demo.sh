@@ -162,6 +162,8 @@ while :; do
 	read -r cur end <progress || fail "the mount has gone"
 	percent=0
 	[ "$end" -eq 0 ] || percent=$((cur * 100 / end))
+	# It may have ended between the two: all of it is done only then.
+	[ "$percent" -lt 100 ] || read -r word <status || fail "the mount has gone"
 	bar "$percent" "$word, $((cur >> 20)) of $((end >> 20)) MiB"
 	case $word in completed | failed | cancelled | lost | idle) break ;; esac
 	sleep 0.25

@@ -225,7 +225,8 @@ def test_words(start, folder):
     assert "nonsense" in refused(disk, f"dest={dest} format=nonsense\n", errno.EINVAL)
     assert "would create" in disk.ask("backup", f"dest={dest} dry-run\n")
     assert not os.path.exists(dest)
-    assert disk.status == "idle" and qemu.monitor("query-jobs") == []
+    assert disk.status == "idle"
+    wait_for(lambda: qemu.monitor("query-jobs") == [], why="the job that should have made the file to be dismissed")
     disk.write("backup", f"dest={dest} bandwidth=1\n")
     assert "backup" in refused(disk, f"dest={folder}/other.qcow2\n", errno.EBUSY)
     assert not os.path.exists(f"{folder}/other.qcow2")
