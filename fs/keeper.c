@@ -6,14 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <uv.h>
@@ -21,6 +18,7 @@
 #include "fs/log.h"
 #include "fs/mount.h"
 #include "fs/store.h"
+#include "fs/store_socket.h"
 
 enum {
 	HELD_FROM = STORE_FIRST +
@@ -68,7 +66,7 @@ struct keeper {
 	uv_timer_t timer; /* the next life; an upgrade that takes too long */
 	int notify; /* where the server says things */
 	uv_poll_t notify_poll;
-	char address[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+	char address[STORE_ADDRESS_BYTES];
 	struct held held[STORE_MAX];
 	int held_count;
 	char *mountpoint; /* as the server has told it; NULL: nothing is mounted yet */
@@ -355,72 +353,49 @@ static void on_line(struct keeper *keeper, const char *line, int fd)
 	}
 }
 
-/* One message. False: there is none, for now. */
-static bool listen_once(struct keeper *keeper)
+static void on_message(struct keeper *keeper, struct store_message *message)
 {
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
-	} control;
-	char text[4096 + 64], *rest, *line;
-	struct iovec iov = { .iov_base = text, .iov_len = sizeof(text) - 1 };
-	struct msghdr message = { .msg_iov = &iov,
-				  .msg_iovlen = 1,
-				  .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
-	ssize_t length = recvmsg(keeper->notify, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct ucred who = { 0 };
-	int fd = -1;
+	size_t prefix = strlen(KEEPER_MOUNTED);
+	char *rest, *line;
 
-	if (length < 0)
-		return errno == EINTR;
-	for (struct cmsghdr *part = CMSG_FIRSTHDR(&message); part;
-	     part = CMSG_NXTHDR(&message, part)) {
-		if (part->cmsg_type == SCM_CREDENTIALS)
-			memcpy(&who, CMSG_DATA(part), sizeof(who));
-		else if (part->cmsg_type == SCM_RIGHTS)
-			memcpy(&fd, CMSG_DATA(part), sizeof(fd));
-	}
-	text[length] = 0;
-	/* The address is no secret. */
-	if (!keeper->server || who.pid != keeper->server->pid)
-		*text = 0;
-	if (!strncmp(text, KEEPER_MOUNTED, strlen(KEEPER_MOUNTED))) {
+	if (!strncmp(message->text, KEEPER_MOUNTED, prefix)) {
 		free(keeper->mountpoint);
-		keeper->mountpoint = strdup(text + strlen(KEEPER_MOUNTED));
-	} else {
-		for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-			on_line(keeper, line, fd);
+		keeper->mountpoint = strdup(message->text + prefix); /* newlines included */
+		return;
 	}
-	if (fd >= 0)
-		close(fd);
-	return true;
+	for (line = strtok_r(message->text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		on_line(keeper, line, message->fd);
+}
+
+static void hear(struct keeper *keeper)
+{
+	struct store_message message;
+
+	while (store_socket_hear(keeper->notify, &message)) {
+		if (keeper->server && message.pid == keeper->server->pid)
+			on_message(keeper, &message);
+		if (message.fd >= 0)
+			close(message.fd);
+	}
 }
 
 static void on_notify(uv_poll_t *poll, int status, int events)
 {
-	while (listen_once(poll->data))
-		;
+	hear(poll->data);
 }
 
-/* An address of nobody's choice, which is in the file system of nobody. Returns 0 or -errno. */
+/* Returns 0 or -errno. */
 static int listen_for(struct keeper *keeper)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	socklen_t length = sizeof(sa_family_t);
-	const int yes = 1;
+	int status = 0;
 
-	if (keeper->notify < 0) {
-		keeper->notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		if (keeper->notify < 0 || bind(keeper->notify, (struct sockaddr *)&address, length))
-			return -errno;
-	}
-	length = sizeof(address);
-	if (setsockopt(keeper->notify, SOL_SOCKET, SO_PASSCRED, &yes, sizeof(yes)) ||
-	    getsockname(keeper->notify, (struct sockaddr *)&address, &length))
-		return -errno;
-	snprintf(keeper->address, sizeof(keeper->address), "@%.*s",
-		 (int)(length - offsetof(struct sockaddr_un, sun_path) - 1), address.sun_path + 1);
+	if (keeper->notify < 0)
+		keeper->notify = store_socket_new();
+	if (keeper->notify < 0)
+		return keeper->notify;
+	status = store_socket_address(keeper->notify, keeper->address);
+	if (status)
+		return status;
 	uv_poll_init(&keeper->loop, &keeper->notify_poll, keeper->notify);
 	keeper->notify_poll.data = keeper;
 	return uv_poll_start(&keeper->notify_poll, UV_READABLE, on_notify);
@@ -466,8 +441,7 @@ static void next_life(struct keeper *keeper, int status)
 static void server_ended(struct keeper *keeper, int status)
 {
 	/* What it has said before it died is in the socket yet. */
-	while (listen_once(keeper))
-		;
+	hear(keeper);
 	if (keeper->stopping || (WIFEXITED(status) && !WEXITSTATUS(status))) {
 		if (WIFSIGNALED(status) && keeper->mountpoint)
 			mount_undo(keeper->mountpoint, -1);

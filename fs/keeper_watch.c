@@ -5,17 +5,15 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include "fs/keeper.h"
 #include "fs/log.h"
 #include "fs/store.h"
+#include "fs/store_socket.h"
 
 enum {
 	PAUSE_MS = 200, /* one that cannot be started is not tried without end at once */
@@ -77,25 +75,6 @@ static void on_keeper_gone(uv_process_t *process, int64_t status, int signal)
 {
 	log_line("the keeper is gone; another one is started");
 	uv_close((uv_handle_t *)process, process_closed);
-}
-
-/* A socket for what we say; *@address is for store_is_at(). */
-static int new_socket(char *address, size_t size)
-{
-	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	socklen_t length = sizeof(name);
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&name, sizeof(sa_family_t)) == 0 &&
-	    getsockname(fd, (struct sockaddr *)&name, &length) == 0) {
-		snprintf(address, size, "@%.*s",
-			 (int)(length - offsetof(struct sockaddr_un, sun_path) - 1),
-			 name.sun_path + 1);
-		return fd;
-	}
-	if (fd >= 0)
-		close(fd);
-	return -1;
 }
 
 static void set_environment(const struct keeper_watch *watch, const char *names, int count)
@@ -170,15 +149,17 @@ static char **arguments_of(const struct keeper_watch *watch, char *pid)
 
 static void start_keeper(struct keeper_watch *watch)
 {
-	char address[sizeof(((struct sockaddr_un *)0)->sun_path) + 1], pid[16];
-	int notify = new_socket(address, sizeof(address)), status = UV_EMFILE;
+	char address[STORE_ADDRESS_BYTES], pid[16];
+	int notify = store_socket_new();
+	int status = notify < 0 ? notify : store_socket_address(notify, address);
+	bool tried = status == 0;
 	char **arguments;
 
 	watch->started = uv_now(watch->loop);
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	arguments = arguments_of(watch, pid);
 	watch->handles++;
-	if (notify >= 0)
+	if (tried)
 		status = spawn(watch, arguments, notify);
 	free(arguments);
 	if (notify >= 0)
@@ -188,7 +169,7 @@ static void start_keeper(struct keeper_watch *watch)
 		return;
 	}
 	log_line("no keeper can be started: %s", uv_strerror(status));
-	if (notify >= 0)
+	if (tried)
 		uv_close((uv_handle_t *)&watch->process, process_closed);
 	else
 		watch->handles--;

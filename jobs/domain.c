@@ -84,42 +84,6 @@ static bool keep_link_error(struct domain *domain, const char *reason)
 	return true;
 }
 
-enum domain_state domain_shown_state(const struct domain *domain)
-{
-	return domain->link->resuming ? DOMAIN_CONNECTED : domain->state;
-}
-
-bool domain_is_resuming(const struct domain *domain)
-{
-	return domain->link->resuming;
-}
-
-static void resume_ops(struct op *ops)
-{
-	struct op *op, *next;
-
-	DL_FOREACH_SAFE(ops, op, next) {
-		void (*resumed)(struct op * op) = op->resumed;
-
-		op->resumed = NULL;
-		if (resumed)
-			resumed(op);
-	}
-}
-
-/* The server is connected again, or will not be at once. Those who have waited for that go on. */
-static void resumed(struct domain *domain)
-{
-	struct disk *disk, *next;
-
-	if (!domain->link->resuming)
-		return;
-	domain->link->resuming = false;
-	resume_ops(domain->ops);
-	DL_FOREACH_SAFE(domain->disks, disk, next)
-		resume_ops(disk->ops);
-}
-
 void domain_set_link_error(struct domain *domain, const char *reason)
 {
 	/* That an engine which was left by an earlier life is dead is no news: another one is on its way. */
@@ -147,7 +111,7 @@ void domain_set_state(struct domain *domain, enum domain_state state, const char
 		event_plain(domain, NULL, "domain-connected", NULL);
 	else if (before == DOMAIN_CONNECTED)
 		event_plain(domain, NULL, "domain-disconnected", reason);
-	resumed(domain);
+	resume_over(domain);
 	resume_keep_state(domain);
 	if (before == DOMAIN_CONNECTING)
 		delete_step(domain->model);
@@ -167,7 +131,7 @@ void domain_synced(struct domain *domain)
 	reconnect_synced(domain);
 	domain_set_link_error(domain, NULL);
 	domain_set_state(domain, DOMAIN_CONNECTED, NULL);
-	resumed(domain);
+	resume_over(domain);
 	domain_settle(domain);
 }
 

@@ -265,3 +265,40 @@ void model_resume(struct model *model)
 		domain_start(domain);
 	}
 }
+
+/* --- until a domain is reached again --- */
+
+enum domain_state domain_shown_state(const struct domain *domain)
+{
+	return domain->link->resuming ? DOMAIN_CONNECTED : domain->state;
+}
+
+bool domain_is_resuming(const struct domain *domain)
+{
+	return domain->link->resuming;
+}
+
+static void resume_ops(struct op *ops)
+{
+	struct op *op, *next;
+
+	DL_FOREACH_SAFE(ops, op, next) {
+		void (*resumed)(struct op * op) = op->resumed;
+
+		op->resumed = NULL;
+		if (resumed)
+			resumed(op);
+	}
+}
+
+void resume_over(struct domain *domain)
+{
+	struct disk *disk, *next;
+
+	if (!domain->link->resuming)
+		return;
+	domain->link->resuming = false;
+	resume_ops(domain->ops);
+	DL_FOREACH_SAFE(domain->disks, disk, next)
+		resume_ops(disk->ops);
+}

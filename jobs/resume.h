@@ -36,4 +36,7 @@ void resume_keep_error(const struct target *target);
 /* Instead of model_add() for each source: what the last life of this mount had. Before anything is served. */
 void model_resume(struct model *model);
 
+/* The domain is connected again, or will not be at once: those who have waited for that (op->resumed) go on. Does nothing at any other time. */
+void resume_over(struct domain *domain);
+
 #endif
