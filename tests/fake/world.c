@@ -12,6 +12,8 @@
 #include <utlist.h>
 #include "jobs/grammar.h"
 #include "jobs/journal.h"
+#include "jobs/journal_memory.h"
+#include "jobs/resume.h"
 
 /* --- the watcher --- */
 
@@ -111,6 +113,7 @@ void world_new(struct world *world, size_t disks)
 {
 	memset(world, 0, sizeof(*world));
 	world->descriptors = peer_open_descriptors();
+	world->memory = -1;
 	world->timeout_ms = 3000;
 	cr_assert_eq(uv_loop_init(&world->loop), 0);
 	uv_timer_init(&world->loop, &world->tick);
@@ -128,17 +131,26 @@ static struct journal *open_journal(struct world *world)
 	return *world->state ? journal_open(&settings) : NULL;
 }
 
+static struct model *new_model(struct world *world)
+{
+	struct model_settings settings = {
+		.timeout_ms = world->timeout_ms,
+		.journal = open_journal(world),
+		.handover = world->memory >= 0 ? journal_share(world->memory) : NULL,
+	};
+
+	world->stopped = world->stopping = false;
+	return model_new(&world->loop, &settings, &watcher, world);
+}
+
 void world_start(struct world *world)
 {
-	struct model_settings settings = { .timeout_ms = world->timeout_ms,
-					   .journal = open_journal(world) };
 	struct source source = { .kind = SOURCE_UNIX,
 				 .name = (char *)"vm",
 				 .path = (char *)peer_path(world->peer) };
 	char *error = NULL;
 
-	world->stopped = world->stopping = false;
-	world->model = model_new(&world->loop, &settings, &watcher, world);
+	world->model = new_model(world);
 	cr_assert_eq(model_add(world->model, &source, &error), 0, "%s", error);
 	world->domain = model_find_domain(world->model, "vm");
 }
@@ -182,6 +194,53 @@ void world_keep_journal(struct world *world)
 	cr_assert_geq(world->state_dir, 0);
 }
 
+void world_keep_mount(struct world *world)
+{
+	world->memory = journal_memory_new();
+	cr_assert_geq(world->memory, 0);
+}
+
+static void copy_record(void *data, const char *key, const char *value)
+{
+	journal_put(data, key, value);
+}
+
+/* What the memory has now, in another one: the end of the model is not to be seen there. */
+static int copy_memory(int from)
+{
+	int to = journal_memory_new();
+	struct journal *read = journal_share(from), *written = journal_share(to);
+
+	cr_assert(read && written);
+	journal_each(read, "", copy_record, written);
+	journal_free(read);
+	journal_free(written);
+	return to;
+}
+
+void world_die(struct world *world)
+{
+	int left = copy_memory(world->memory);
+
+	world_kill(world);
+	close(world->memory);
+	world->memory = left;
+}
+
+void world_live_again(struct world *world)
+{
+	world->model = new_model(world);
+	model_resume(world->model);
+	world->domain = model_find_domain(world->model, "vm");
+	cr_assert_not_null(world->domain);
+}
+
+void world_take_over(struct world *world)
+{
+	world_die(world);
+	world_live_again(world);
+}
+
 void world_kill(struct world *world)
 {
 	int from = openat(world->state_dir, "journal", O_RDONLY | O_CLOEXEC);
@@ -199,6 +258,8 @@ void world_kill(struct world *world)
 
 static void remove_state(struct world *world)
 {
+	if (world->memory >= 0)
+		close(world->memory);
 	if (!*world->state)
 		return;
 	unlinkat(world->state_dir, "journal", 0);
@@ -329,6 +390,8 @@ void world_write(struct world *world, const char *disk, const char *file, const 
 	while (strcmp(files[i].name, file))
 		i++;
 	op_set_written(op, text, strlen(text));
+	op->request = world->request;
+	op->again = world->again;
 	if (grammar_parse(files[i].keys, text, strlen(text), &command, &fault)) {
 		op_refuse_fault(op, &fault);
 		return;

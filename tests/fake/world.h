@@ -29,6 +29,9 @@ struct world {
 	char state
 		[64]; /* the journal's folder; "": it is in memory only, and gone with the model */
 	int state_dir;
+	int memory; /* what outlives the server as long as its mount; -1: nothing does */
+	uint64_t request; /* the number of the command that is written next; 0: none */
+	bool again; /* it comes a second time */
 	unsigned timeout_ms;
 	int descriptors;
 	bool stopping, stopped;
@@ -60,7 +63,17 @@ void world_keep_journal(struct world *world);
  * got what was sent.
  */
 void world_kill(struct world *world);
-/* The first half of that. */
+/* From here on there is a mount that outlives its server. Before world_start(). */
+void world_keep_mount(struct world *world);
+/*
+ * The server is killed, as by world_kill(); and the next one takes over the mount, and has not asked QEMU anything yet. What waits to be
+ * answered is not.
+ */
+void world_take_over(struct world *world);
+/* The two halves of that. */
+void world_die(struct world *world);
+void world_live_again(struct world *world);
+/* The first half of world_stop(). */
 void world_begin_stop(struct world *world);
 
 struct disk *world_disk(struct world *world, const char *name);
