@@ -26,7 +26,7 @@ static char *log_key(const char *domain, const char *disk)
 static uint64_t seq_of(const char *line, size_t length)
 {
 	static const char key[] = "\"seq\":";
-	const char *at = memmem(line, length, key, sizeof(key) - 1);
+	const char *at = length ? memmem(line, length, key, sizeof(key) - 1) : NULL;
 
 	return at ? strtoull(at + sizeof(key) - 1, NULL, 10) : UINT64_MAX;
 }
@@ -241,10 +241,13 @@ void event_store_load(struct model *model)
 bool event_log_has_job(const struct event_log *log, const char *id, const char *const *names,
 		       const char **latest)
 {
-	const char *at = log->bytes, *end = at + log->length, *line_end;
+	const char *at = log->bytes, *end, *line_end;
 	char *job, *event;
 	bool found = false;
 
+	if (!log->length)
+		return false;
+	end = at + log->length;
 	if (asprintf(&job, "\"job\":\"%s\"", id) < 0)
 		abort();
 	for (; at < end; at = line_end + 1) {

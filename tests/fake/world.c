@@ -180,6 +180,8 @@ void world_stop(struct world *world)
 	cr_assert_null(world->model->ops);
 	cr_assert_null(world->model->ops_by_id);
 	world_turn(world);
+	/* What is in the pool comes back to the model: main() frees that when the loop has ended. */
+	WORLD_UNTIL(world, !world->loop.active_reqs.count);
 	model_free(world->model);
 	world->model = NULL;
 	world->domain = NULL;
