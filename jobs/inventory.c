@@ -14,6 +14,7 @@
 #include "jobs/events.h"
 #include "jobs/history.h"
 #include "jobs/identity.h"
+#include "jobs/request.h"
 #include "jobs/resume.h"
 
 enum {
@@ -295,6 +296,13 @@ static size_t count_shown(struct domain *domain, const struct qmp_layout *layout
 	return many ? DISKS_MAX : layout->disk_count;
 }
 
+/* An overlay on nothing, made ready for a snapshot by a life of the server that died before it was taken. It goes when the command comes again. */
+static bool is_left(const struct domain *domain, const struct qmp_disk_info *info)
+{
+	return info->depth == 1 && !strncmp(info->node, NODE_OF_OVERLAY, strlen(NODE_OF_OVERLAY)) &&
+	       request_has_node(domain->model, info->node);
+}
+
 void inventory_merge(struct domain *domain, struct qmp_layout *layout)
 {
 	size_t count = count_shown(domain, layout);
@@ -307,7 +315,8 @@ void inventory_merge(struct domain *domain, struct qmp_layout *layout)
 	for (size_t i = 0; i < count; i++) {
 		if (known[i])
 			update_disk(known[i], &layout->disks[i]);
-		else if (!identity_find(domain, &layout->disks[i]))
+		else if (!identity_find(domain, &layout->disks[i]) &&
+			 !is_left(domain, &layout->disks[i]))
 			add_disk(domain, &layout->disks[i]);
 	}
 	free(known);

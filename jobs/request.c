@@ -14,9 +14,11 @@
 #include "jobs/model.h"
 #include "qmp/value.h"
 
+#define PREFIX "request/"
+
 static void key_of(const struct op *op, char key[40])
 {
-	snprintf(key, 40, "request/%" PRIx64, op->request);
+	snprintf(key, 40, PREFIX "%" PRIx64, op->request);
 }
 
 uint64_t request_number(const struct op *op)
@@ -65,6 +67,28 @@ void request_over(const struct op *op)
 		return;
 	key_of(op, key);
 	journal_drop(op->target.model->handover, key);
+}
+
+struct wanted {
+	const char *node;
+	bool found;
+};
+
+static void look(void *data, const char *key, const char *text)
+{
+	struct wanted *wanted = data;
+	struct qmp_value *note = qmp_value_parse(text, strlen(text), NULL);
+
+	wanted->found |= !strcmp(qmp_value_text(note, "node", ""), wanted->node);
+	qmp_value_free(note);
+}
+
+bool request_has_node(struct model *model, const char *node)
+{
+	struct wanted wanted = { .node = node };
+
+	journal_each(model->handover, PREFIX, look, &wanted);
+	return wanted.found;
 }
 
 void request_note_job(const struct op *op)

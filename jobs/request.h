@@ -21,6 +21,9 @@ struct qmp_value *request_noted(const struct op *op);
 /* The command is answered. */
 void request_over(const struct op *op);
 
+/* True if a command that was under way when the last life died has noted this node: QEMU has it, and it may be of no use. */
+bool request_has_node(struct model *model, const char *node);
+
 /* Notes that the command is about to be sent for the disk's live job. */
 void request_note_job(const struct op *op);
 /* True if it has been sent, by an earlier life, for a job that is not the disk's live one: that is over. */
