@@ -266,6 +266,9 @@ void metrics_show(const struct model *model, struct text *out)
 		"Monitors that greeted us: reconnects are those beyond one a domain.");
 	counter(out, "overruns_total", metrics->overruns,
 		"Readers of `events` that were told of a loss.");
+	counter(out, "server_starts_total", model->lives,
+		"Servers of this mount so far; those beyond the first have followed one that "
+		"died.");
 	counter(out, "helper_starts_total", metrics->toucher_starts,
 		"Starts of the helper that tells inotify: restarts are those beyond one.");
 	text_puts(out, "# EOF\n");

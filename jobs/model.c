@@ -27,6 +27,17 @@ enum {
 	DISMISS_MS = 1000, /* how long the end waits for jobs that are being dismissed */
 };
 
+static uint64_t count_life(struct journal *handover)
+{
+	const char *text = journal_get(handover, "lives");
+	uint64_t lives = text ? strtoull(text, NULL, 10) + 1 : 1;
+	char now[24];
+
+	snprintf(now, sizeof(now), "%llu", (unsigned long long)lives);
+	journal_put(handover, "lives", now);
+	return lives;
+}
+
 /* Found, or made. */
 static uint64_t mount_number(struct journal *handover)
 {
@@ -58,6 +69,7 @@ struct model *model_new(uv_loop_t *loop, const struct model_settings *settings,
 	model->handover = settings->handover ? settings->handover : journal_new();
 	model->journal = settings->journal ? settings->journal : model->handover;
 	model->mount_number = mount_number(model->handover);
+	model->lives = count_life(model->handover);
 	history_begin(model);
 	stamps_init(model->stamps);
 	metrics_init(&model->metrics);

@@ -44,6 +44,7 @@ struct model {
 	void *watcher_data;
 	struct journal *journal; /* what outlives the daemon */
 	struct journal *handover; /* what outlives the server as long as the mount is there */
+	uint64_t lives; /* servers of this mount, with this one */
 	uint64_t mount_number; /* that no other mount has; the same in all lives of its server */
 	uint64_t history_number; /* of the last thing that was put there by jobs/history.c ... */
 	size_t history_bytes; /* ... and how much of it there is */
