@@ -24,7 +24,8 @@ enum {
 /* A name as it is, as one word, and as it is shown. */
 struct name {
 	const char *name;
-	char *word, *shown;
+	char *word, *shown; /* the same string if nothing is cut */
+	size_t width; /* of what is shown, in columns */
 };
 
 struct table {
@@ -48,10 +49,21 @@ static size_t width_of(const char *at, size_t *length)
 	return width < 0 ? 1 : (size_t)width;
 }
 
+/* True if each byte is a character of one column. */
+static bool is_ascii(const char *text)
+{
+	while (*text >= ' ' && *text <= '~')
+		text++;
+	return !*text;
+}
+
 static size_t text_width(const char *text)
 {
 	size_t width = 0, length;
 
+	if (is_ascii(
+		    text)) /* nearly all are, and asking the locale about each character takes its time */
+		return strlen(text);
 	for (; *text; text += length)
 		width += width_of(text, &length);
 	return width;
@@ -87,9 +99,13 @@ static const char *tail(const char *text, size_t columns)
 /* A name as one word that a terminal may show. */
 static char *word_of(const char *name)
 {
-	struct text *safe = text_new(), *word = text_new();
+	struct text *safe, *word;
 	char *copy;
 
+	if (is_ascii(name) && !strchr(name, ' '))
+		return strdup(name);
+	safe = text_new();
+	word = text_new();
 	text_put_safe(safe, name, strlen(name));
 	for (const char *at = text_bytes(safe); *at; at++)
 		if (*at == ' ')
@@ -141,24 +157,22 @@ static void tell_apart(struct name *name, size_t columns)
 {
 	char *hashed = cut_with_hash(name->word, columns);
 
-	free(name->shown);
+	if (name->shown != name->word)
+		free(name->shown);
 	name->shown = hashed;
+	name->width = text_width(hashed);
 }
 
-/* Cuts what is wider than so many columns, each name as its own neighbour in the alphabet does not. */
-static void cut_names(struct name *names, size_t count, size_t columns)
+/* Names that are shown alike, though they are not, are cut once more, as no other is. */
+static void tell_all_apart(struct name *names, size_t count, size_t columns)
 {
 	struct name **sorted = calloc(count + 1, sizeof(struct name *));
 	size_t same;
 
 	if (!sorted)
 		abort();
-	for (size_t i = 0; i < count; i++) {
-		names[i].shown = text_width(names[i].word) > columns
-					 ? cut_middle(names[i].word, columns)
-					 : strdup(names[i].word);
+	for (size_t i = 0; i < count; i++)
 		sorted[i] = &names[i];
-	}
 	qsort(sorted, count, sizeof(struct name *), compare_shown);
 	for (size_t i = 0; i < count; i += same) {
 		bool alike = false;
@@ -170,6 +184,22 @@ static void cut_names(struct name *names, size_t count, size_t columns)
 			tell_apart(sorted[j], columns);
 	}
 	free(sorted);
+}
+
+/* Cuts what is wider than so many columns. */
+static void cut_names(struct name *names, size_t count, size_t columns)
+{
+	bool all_as_they_are = true;
+
+	for (size_t i = 0; i < count; i++) {
+		if (names[i].width > columns) {
+			names[i].shown = cut_middle(names[i].word, columns);
+			names[i].width = text_width(names[i].shown);
+		}
+		all_as_they_are &= !strcmp(names[i].shown, names[i].name);
+	}
+	if (!all_as_they_are)
+		tell_all_apart(names, count, columns);
 }
 
 /* --- rows --- */
@@ -210,12 +240,17 @@ static void share_width(struct table *table)
 	table->domain_width = room - table->disk_width;
 }
 
-static void widen(size_t *width, const char *word)
+static void widen(size_t *width, size_t wanted)
 {
-	size_t wanted = text_width(word);
-
 	if (wanted > *width)
 		*width = wanted;
+}
+
+static void name_set(struct name *name, const char *text)
+{
+	name->name = text;
+	name->word = name->shown = word_of(text);
+	name->width = text_width(name->word);
 }
 
 static void name_rows(struct table *table)
@@ -227,26 +262,29 @@ static void name_rows(struct table *table)
 	for (size_t i = 0; i < table->count; i++) {
 		const struct disk *disk = table->disks[i];
 
-		table->domains[i].name = disk->domain->name;
-		table->domains[i].word = word_of(disk->domain->name);
-		table->names[i].name = disk->name;
-		table->names[i].word = word_of(disk->name);
-		widen(&table->domain_width, table->domains[i].word);
-		widen(&table->disk_width, table->names[i].word);
-		widen(&table->type_width, disk->job->type);
+		name_set(&table->domains[i], disk->domain->name);
+		name_set(&table->names[i], disk->name);
+		widen(&table->domain_width, table->domains[i].width);
+		widen(&table->disk_width, table->names[i].width);
+		widen(&table->type_width, strlen(disk->job->type));
 	}
 	share_width(table);
 	cut_names(table->domains, table->count, table->domain_width);
 	cut_names(table->names, table->count, table->disk_width);
 }
 
+static void name_clear(struct name *name)
+{
+	if (name->shown != name->word)
+		free(name->shown);
+	free(name->word);
+}
+
 static void table_clear(struct table *table)
 {
 	for (size_t i = 0; i < table->count; i++) {
-		free(table->domains[i].word);
-		free(table->domains[i].shown);
-		free(table->names[i].word);
-		free(table->names[i].shown);
+		name_clear(&table->domains[i]);
+		name_clear(&table->names[i]);
 	}
 	free(table->domains);
 	free(table->names);
@@ -255,13 +293,28 @@ static void table_clear(struct table *table)
 
 /* --- cells --- */
 
-static void put_left(struct text *out, const char *word, size_t width)
+static void put_blanks(struct text *out, size_t count)
 {
-	size_t used = text_width(word);
+	static const char blanks[TABLE_WIDTH + 1] = { [0 ... TABLE_WIDTH - 1] = ' ' };
 
+	text_append(out, blanks, count < TABLE_WIDTH ? count : TABLE_WIDTH);
+}
+
+/* A cell of so many columns, and a blank behind it. */
+static void put_left(struct text *out, const char *word, size_t used, size_t width)
+{
 	text_puts(out, word);
-	for (; used <= width; used++)
-		text_puts(out, " ");
+	if (used <= width)
+		put_blanks(out, width + 1 - used);
+}
+
+static void put_right(struct text *out, const char *word, size_t width)
+{
+	size_t used = strlen(word);
+
+	if (used < width)
+		put_blanks(out, width - used);
+	text_puts(out, word);
 }
 
 static int percent(const struct job *job)
@@ -272,14 +325,23 @@ static int percent(const struct job *job)
 	return end > 0 ? (int)((double)cur * 100 / (double)end) : 0;
 }
 
+/* "[####....]  50% " */
 static void put_bar(struct text *out, int done)
 {
-	int full = done * BAR_WIDTH / 100;
+	char bar[BAR_WIDTH + 8];
+	int full = done * BAR_WIDTH / 100, at = 0;
 
-	text_puts(out, "[");
+	bar[at++] = '[';
 	for (int i = 0; i < BAR_WIDTH; i++)
-		text_puts(out, i < full ? "#" : ".");
-	text_printf(out, "] %3d%% ", done);
+		bar[at++] = i < full ? '#' : '.';
+	bar[at++] = ']';
+	bar[at++] = ' ';
+	bar[at++] = done == 100 ? '1' : ' ';
+	bar[at++] = done >= 10 ? (char)('0' + done / 10 % 10) : ' ';
+	bar[at++] = (char)('0' + done % 10);
+	bar[at++] = '%';
+	text_append(out, bar, (size_t)at);
+	put_blanks(out, 1);
 }
 
 /* At most RATE_WIDTH columns: "9.8M/s", "1023M/s". */
@@ -287,7 +349,7 @@ static void put_rate(struct text *out, const struct job *job)
 {
 	static const char units[] = "BKMGTP";
 	int64_t rate = job->rate;
-	struct text *word = text_new();
+	char word[32] = "-";
 	size_t unit = 0;
 
 	while (rate >= 10240 && units[unit + 1]) {
@@ -295,14 +357,12 @@ static void put_rate(struct text *out, const struct job *job)
 		unit++;
 	}
 	if (rate >= 1024 && units[unit + 1])
-		text_printf(word, "%d.%d%c/s", (int)(rate / 1024), (int)(rate % 1024 * 10 / 1024),
-			    units[unit + 1]);
+		snprintf(word, sizeof(word), "%d.%d%c/s", (int)(rate / 1024),
+			 (int)(rate % 1024 * 10 / 1024), units[unit + 1]);
 	else if (rate > 0)
-		text_printf(word, "%d%c/s", (int)rate, units[unit]);
-	else
-		text_puts(word, "-");
-	text_printf(out, "%*s ", RATE_WIDTH, text_bytes(word));
-	text_free(word);
+		snprintf(word, sizeof(word), "%d%c/s", (int)rate, units[unit]);
+	put_right(out, word, RATE_WIDTH);
+	text_puts(out, " ");
 }
 
 /* At most LEFT_WIDTH columns: "59m59s", "23h59m", "99d23h". */
@@ -324,21 +384,34 @@ static void put_left_time(struct text *out, int64_t seconds)
 			 (int)(seconds % MINUTE));
 	else if (seconds >= 0)
 		snprintf(word, sizeof(word), "%ds", (int)seconds);
-	text_printf(out, "%*s\n", LEFT_WIDTH, word);
+	put_right(out, word, LEFT_WIDTH);
+	text_puts(out, "\n");
+}
+
+static void put_word(struct text *out, const char *word, size_t width)
+{
+	put_left(out, word, strlen(word), width);
+}
+
+/* The mark: QEMU has not answered lately, and these are its last figures. */
+static void put_state(struct text *out, const struct disk *disk)
+{
+	const char *status = disk_status(disk);
+	bool late = domain_is_late(disk->domain);
+
+	text_puts(out, status);
+	put_left(out, late ? "?" : "", strlen(status) + late, STATE_WIDTH);
 }
 
 static void put_row(struct text *out, const struct table *table, size_t row)
 {
+	const struct name *domain = &table->domains[row], *name = &table->names[row];
 	const struct disk *disk = table->disks[row];
-	char state[16];
 
-	/* The mark: QEMU has not answered lately, and these are its last figures. */
-	snprintf(state, sizeof(state), "%s%s", disk_status(disk),
-		 domain_is_late(disk->domain) ? "?" : "");
-	put_left(out, table->domains[row].shown, table->domain_width);
-	put_left(out, table->names[row].shown, table->disk_width);
-	put_left(out, disk->job->type, table->type_width);
-	put_left(out, state, STATE_WIDTH);
+	put_left(out, domain->shown, domain->width, table->domain_width);
+	put_left(out, name->shown, name->width, table->disk_width);
+	put_word(out, disk->job->type, table->type_width);
+	put_state(out, disk);
 	put_bar(out, percent(disk->job));
 	put_rate(out, disk->job);
 	put_left_time(out, job_eta(disk->job));
@@ -346,12 +419,15 @@ static void put_row(struct text *out, const struct table *table, size_t row)
 
 static void put_header(struct text *out, const struct table *table)
 {
-	put_left(out, "DOMAIN", table->domain_width);
-	put_left(out, "DISK", table->disk_width);
-	put_left(out, "TYPE", table->type_width);
-	put_left(out, "STATE", STATE_WIDTH);
-	put_left(out, "PROGRESS", BAR_WIDTH + 2 + strlen(" 100%"));
-	text_printf(out, "%*s %*s\n", RATE_WIDTH, "RATE", LEFT_WIDTH, "LEFT");
+	put_word(out, "DOMAIN", table->domain_width);
+	put_word(out, "DISK", table->disk_width);
+	put_word(out, "TYPE", table->type_width);
+	put_word(out, "STATE", STATE_WIDTH);
+	put_word(out, "PROGRESS", BAR_WIDTH + 2 + strlen(" 100%"));
+	put_right(out, "RATE", RATE_WIDTH);
+	put_blanks(out, 1);
+	put_right(out, "LEFT", LEFT_WIDTH);
+	text_puts(out, "\n");
 }
 
 static void put_table(struct text *out, const struct model *model)

@@ -54,9 +54,19 @@ void text_puts(struct text *text, const char *string)
 
 void text_vprintf(struct text *text, const char *format, va_list arguments)
 {
-	char *line = NULL;
-	int length = vasprintf(&line, format, arguments);
+	char *line = NULL, brief[200];
+	va_list again;
+	int length;
 
+	/* Most of what is formatted is a few words: no memory is asked for. */
+	va_copy(again, arguments);
+	length = vsnprintf(brief, sizeof(brief), format, again);
+	va_end(again);
+	if (length >= 0 && (size_t)length < sizeof(brief)) {
+		text_append(text, brief, (size_t)length);
+		return;
+	}
+	length = vasprintf(&line, format, arguments);
 	if (length < 0)
 		abort();
 	text_append(text, line, (size_t)length);
