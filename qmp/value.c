@@ -6,6 +6,7 @@
 
 #include <json-c/json.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ enum {
 	 */
 	PIECE_BYTES = 1 << 10,
 	LEVELS_MAX = QMP_MESSAGE_DEPTH_MAX + QMP_MESSAGE_CHAIN_MAX,
+	SPARE_BYTES_MAX = 16 << 10, /* of a message whose tokener is kept for the next one */
 };
 
 struct qmp_reader {
@@ -92,7 +94,8 @@ static size_t clean_length(struct qmp_reader *reader, const char *bytes, size_t 
 {
 	size_t i = 0;
 
-	while (i < length && bytes[i] && utf8_step(reader, bytes[i]))
+	while (i < length && bytes[i] &&
+	       ((bytes[i] > 0 && !reader->tail) || utf8_step(reader, bytes[i])))
 		i++;
 	return i;
 }
@@ -127,19 +130,34 @@ static struct json_object *json_text(const char *text)
 
 /* --- reading a stream --- */
 
+/*
+ * The one that was used last, for whoever reads next: to make one takes longer than to read a short message with it. One that was large
+ * is not kept, since the tokener's buffer has grown with it. (Atomic for the pool and for threads of tests.)
+ */
+static _Atomic(struct json_tokener *) spare;
+
 static struct json_tokener *tokener_new(void)
 {
-	struct json_tokener *tokener = must(json_tokener_new_ex(LEVELS_MAX));
+	struct json_tokener *tokener = atomic_exchange(&spare, NULL);
 
+	if (tokener)
+		return tokener;
+	tokener = must(json_tokener_new_ex(LEVELS_MAX));
 	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_ALLOW_TRAILING_CHARS);
 	return tokener;
 }
 
 static void tokener_end(struct qmp_reader *reader)
 {
-	if (reader->tokener)
-		json_tokener_free(reader->tokener);
+	struct json_tokener *none = NULL, *tokener = reader->tokener;
+
 	reader->tokener = NULL;
+	if (!tokener)
+		return;
+	json_tokener_reset(tokener);
+	if (reader->bytes > SPARE_BYTES_MAX ||
+	    !atomic_compare_exchange_strong(&spare, &none, tokener))
+		json_tokener_free(tokener);
 }
 
 struct qmp_reader *qmp_reader_new(void)
@@ -160,6 +178,23 @@ static bool is_blank(char byte)
 	return byte == ' ' || byte == '\t' || byte == '\r' || byte == '\n';
 }
 
+/* Of a number, true, false or null. */
+static bool is_of_word(char byte)
+{
+	switch (byte) {
+	case '{':
+	case '}':
+	case '[':
+	case ']':
+	case ',':
+	case ':':
+	case '"':
+		return false;
+	default:
+		return !is_blank(byte);
+	}
+}
+
 /*
  * Counts the parts and the levels of what is read. A level that is the value of "backing-image" does not count: query-block nests a
  * chain of images so.
@@ -167,9 +202,8 @@ static bool is_blank(char byte)
 static void scan_byte(struct qmp_reader *reader, char byte)
 {
 	static const char chain[] = "backing-image";
-	bool plain = !reader->in_string && !is_blank(byte) && !strchr("{}[],:\"", byte);
 
-	reader->word = plain ? reader->word + 1 : 0;
+	reader->word = !reader->in_string && is_of_word(byte) ? reader->word + 1 : 0;
 	if (reader->in_string) {
 		if (!reader->escaped && byte == '"') {
 			reader->in_string = false;
@@ -202,11 +236,26 @@ static void scan_byte(struct qmp_reader *reader, char byte)
 	}
 }
 
+/* How many of the bytes are inside a string and mean nothing: of most strings all but their first. */
+static size_t skip_string(const struct qmp_reader *reader, const char *bytes, size_t length)
+{
+	size_t i = 0;
+
+	if (!reader->in_string || reader->escaped || reader->chain_key)
+		return 0;
+	while (i < length && bytes[i] != '"' && bytes[i] != '\\')
+		i++;
+	return i;
+}
+
 /* Stops at the byte that makes it too deep. */
 static void scan(struct qmp_reader *reader, const char *bytes, size_t length)
 {
-	for (size_t i = 0; i < length && !is_too_deep(reader) && !is_too_long(reader); i++)
-		scan_byte(reader, bytes[i]);
+	for (size_t i = 0; i < length && !is_too_deep(reader) && !is_too_long(reader); i++) {
+		i += skip_string(reader, bytes + i, length - i);
+		if (i < length)
+			scan_byte(reader, bytes[i]);
+	}
 }
 
 /* The message is complete: the next one starts from nothing, and an idle reader holds no memory. */
