@@ -21,10 +21,9 @@ enum {
 	HASH_DIGITS = 4,
 };
 
-/* A name as it is, as one word, and as it is shown. */
+/* A name as it is, as one word, and as it is shown: mostly all the same string. */
 struct name {
-	const char *name;
-	char *word, *shown; /* the same string if nothing is cut */
+	const char *name, *word, *shown;
 	size_t width; /* of what is shown, in columns */
 };
 
@@ -99,13 +98,9 @@ static const char *tail(const char *text, size_t columns)
 /* A name as one word that a terminal may show. */
 static char *word_of(const char *name)
 {
-	struct text *safe, *word;
+	struct text *safe = text_new(), *word = text_new();
 	char *copy;
 
-	if (is_ascii(name) && !strchr(name, ' '))
-		return strdup(name);
-	safe = text_new();
-	word = text_new();
 	text_put_safe(safe, name, strlen(name));
 	for (const char *at = text_bytes(safe); *at; at++)
 		if (*at == ' ')
@@ -158,7 +153,7 @@ static void tell_apart(struct name *name, size_t columns)
 	char *hashed = cut_with_hash(name->word, columns);
 
 	if (name->shown != name->word)
-		free(name->shown);
+		free((char *)name->shown);
 	name->shown = hashed;
 	name->width = text_width(hashed);
 }
@@ -248,9 +243,19 @@ static void widen(size_t *width, size_t wanted)
 
 static void name_set(struct name *name, const char *text)
 {
+	bool plain = is_ascii(text) && !strchr(text, ' ');
+
 	name->name = text;
-	name->word = name->shown = word_of(text);
-	name->width = text_width(name->word);
+	name->word = name->shown = plain ? text : word_of(text);
+	name->width = plain ? strlen(text) : text_width(name->word);
+}
+
+static void name_clear(struct name *name)
+{
+	if (name->shown != name->word)
+		free((char *)name->shown);
+	if (name->word != name->name)
+		free((char *)name->word);
 }
 
 static void name_rows(struct table *table)
@@ -271,13 +276,6 @@ static void name_rows(struct table *table)
 	share_width(table);
 	cut_names(table->domains, table->count, table->domain_width);
 	cut_names(table->names, table->count, table->disk_width);
-}
-
-static void name_clear(struct name *name)
-{
-	if (name->shown != name->word)
-		free(name->shown);
-	free(name->word);
 }
 
 static void table_clear(struct table *table)
@@ -325,23 +323,33 @@ static int percent(const struct job *job)
 	return end > 0 ? (int)((double)cur * 100 / (double)end) : 0;
 }
 
+/* Writes a number of at least so many digits; returns what is behind it. (printf(3) would be most of the work of a row.) */
+static char *put_digits(char *at, int64_t number, int least)
+{
+	char reversed[20];
+	int count = 0;
+
+	for (; number || count < least; number /= 10)
+		reversed[count++] = (char)('0' + number % 10);
+	while (count)
+		*at++ = reversed[--count];
+	return at;
+}
+
 /* "[####....]  50% " */
 static void put_bar(struct text *out, int done)
 {
-	char bar[BAR_WIDTH + 8];
-	int full = done * BAR_WIDTH / 100, at = 0;
+	char bar[BAR_WIDTH + 16], number[8], *at = bar;
+	int full = done * BAR_WIDTH / 100;
 
-	bar[at++] = '[';
+	*at++ = '[';
 	for (int i = 0; i < BAR_WIDTH; i++)
-		bar[at++] = i < full ? '#' : '.';
-	bar[at++] = ']';
-	bar[at++] = ' ';
-	bar[at++] = done == 100 ? '1' : ' ';
-	bar[at++] = done >= 10 ? (char)('0' + done / 10 % 10) : ' ';
-	bar[at++] = (char)('0' + done % 10);
-	bar[at++] = '%';
-	text_append(out, bar, (size_t)at);
-	put_blanks(out, 1);
+		*at++ = i < full ? '#' : '.';
+	*at++ = ']';
+	*at++ = ' ';
+	text_append(out, bar, (size_t)(at - bar));
+	strcpy(put_digits(number, done, 1), "% ");
+	put_right(out, number, strlen("100% "));
 }
 
 /* At most RATE_WIDTH columns: "9.8M/s", "1023M/s". */
@@ -349,41 +357,55 @@ static void put_rate(struct text *out, const struct job *job)
 {
 	static const char units[] = "BKMGTP";
 	int64_t rate = job->rate;
-	char word[32] = "-";
+	char word[32] = "-", *at = word;
 	size_t unit = 0;
 
 	while (rate >= 10240 && units[unit + 1]) {
 		rate /= 1024;
 		unit++;
 	}
-	if (rate >= 1024 && units[unit + 1])
-		snprintf(word, sizeof(word), "%d.%d%c/s", (int)(rate / 1024),
-			 (int)(rate % 1024 * 10 / 1024), units[unit + 1]);
-	else if (rate > 0)
-		snprintf(word, sizeof(word), "%d%c/s", (int)rate, units[unit]);
+	if (rate >= 1024 && units[unit + 1]) {
+		at = put_digits(at, rate / 1024, 1);
+		*at++ = '.';
+		at = put_digits(at, rate % 1024 * 10 / 1024, 1);
+		unit++;
+	} else if (rate > 0) {
+		at = put_digits(at, rate, 1);
+	}
+	if (rate > 0) {
+		*at++ = units[unit];
+		strcpy(at, "/s");
+	}
 	put_right(out, word, RATE_WIDTH);
-	text_puts(out, " ");
+	put_blanks(out, 1);
 }
 
 /* At most LEFT_WIDTH columns: "59m59s", "23h59m", "99d23h". */
 static void put_left_time(struct text *out, int64_t seconds)
 {
 	enum { MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR };
-	char word[32] = "-";
+	static const struct {
+		int64_t large, small;
+		char units[2];
+	} scales[] = { { DAY, HOUR, "dh" }, { HOUR, MINUTE, "hm" }, { MINUTE, 1, "ms" } };
+	char word[32] = "", *at = word;
 
+	for (size_t i = 0; i < sizeof(scales) / sizeof(*scales) && at == word; i++) {
+		if (seconds < scales[i].large)
+			continue;
+		at = put_digits(at, seconds / scales[i].large, 1);
+		*at++ = scales[i].units[0];
+		at = put_digits(at, seconds % scales[i].large / scales[i].small, 2);
+		*at++ = scales[i].units[1];
+	}
 	if (seconds >= 100 * DAY)
-		snprintf(word, sizeof(word), ">99d");
-	else if (seconds >= DAY)
-		snprintf(word, sizeof(word), "%dd%02dh", (int)(seconds / DAY),
-			 (int)(seconds % DAY / HOUR));
-	else if (seconds >= HOUR)
-		snprintf(word, sizeof(word), "%dh%02dm", (int)(seconds / HOUR),
-			 (int)(seconds % HOUR / MINUTE));
-	else if (seconds >= MINUTE)
-		snprintf(word, sizeof(word), "%dm%02ds", (int)(seconds / MINUTE),
-			 (int)(seconds % MINUTE));
-	else if (seconds >= 0)
-		snprintf(word, sizeof(word), "%ds", (int)seconds);
+		strcpy(word, ">99d");
+	else if (seconds < 0)
+		strcpy(word, "-");
+	else if (at == word)
+		strcpy(put_digits(at, seconds, 1), "s");
+	else
+		*at = '\0';
 	put_right(out, word, LEFT_WIDTH);
 	text_puts(out, "\n");
 }
@@ -448,14 +470,15 @@ static void put_table(struct text *out, const struct model *model)
 
 void show_jobs(const struct place *place, struct text *out)
 {
-	/* How wide a character is only a locale knows; the daemon's own may be none of UTF-8. */
-	locale_t locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL), before = NULL;
+	/* How wide a character is only a locale knows; the daemon's own may be none of UTF-8. To have one takes files. */
+	static locale_t locale;
+	locale_t before = NULL;
 
+	if (!locale)
+		locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
 	if (locale)
 		before = uselocale(locale);
 	put_table(out, place->model);
-	if (!locale)
-		return;
-	uselocale(before);
-	freelocale(locale);
+	if (locale)
+		uselocale(before);
 }

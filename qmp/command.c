@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "qmp/brief.h"
 
 /* Waits for an answer; one of the functions is set. */
 struct call {
@@ -413,10 +414,23 @@ static void jobs_reply(void *data, const struct qmp_error *error, const struct q
 	free(jobs);
 }
 
+static bool jobs_in_brief(void *data, char *text)
+{
+	struct qmp_job_info jobs[BRIEF_JOBS_MAX];
+	struct call call;
+	size_t count;
+
+	if (!brief_jobs(text, jobs, &count))
+		return false;
+	call = call_take(data);
+	call.jobs(call.data, NULL, jobs, count);
+	return true;
+}
+
 void qmp_query_block_jobs(struct qmp_link *link, qmp_jobs_fn done, void *data)
 {
-	qmp_link_send(link, "query-block-jobs", NULL, jobs_reply,
-		      call_new((struct call){ .jobs = done, .data = data }));
+	qmp_link_ask(link, "query-block-jobs", jobs_in_brief, jobs_reply,
+		     call_new((struct call){ .jobs = done, .data = data }));
 }
 
 static void status_reply(void *data, const struct qmp_error *error, const struct qmp_value *value)

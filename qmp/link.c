@@ -17,6 +17,7 @@
 #include <sys/random.h>
 #include <uthash.h>
 #include <utlist.h>
+#include "qmp/brief.h"
 
 enum {
 	/* Commands are small: a peer that leaves so much unread has long stopped to read. */
@@ -42,6 +43,7 @@ struct command {
 	uint64_t deadline_ms;
 	uint64_t sent_ns;
 	qmp_reply_fn reply;
+	qmp_brief_fn brief; /* or NULL */
 	void *data;
 	int refusal; /* on `refused`: -EAGAIN or -EHOSTDOWN */
 	bool timed_out;
@@ -314,11 +316,9 @@ static void send_now(struct qmp_link *link, struct command *command, struct qmp_
 		link_end(link, -ETIMEDOUT, "it does not take our commands");
 }
 
-void qmp_link_send(struct qmp_link *link, const char *name, struct qmp_value *arguments,
-		   qmp_reply_fn reply, void *data)
+static void send_command(struct qmp_link *link, struct command *command,
+			 struct qmp_value *arguments)
 {
-	struct command *command = command_new(name, reply, data);
-
 	if (link->state == LINK_READY && HASH_COUNT(link->sent) < QMP_COMMANDS_MAX) {
 		send_now(link, command, arguments);
 		return;
@@ -327,6 +327,21 @@ void qmp_link_send(struct qmp_link *link, const char *name, struct qmp_value *ar
 	command->refusal = link->state == LINK_READY ? -EAGAIN : -EHOSTDOWN;
 	DL_APPEND(link->refused, command);
 	arm_timer(link);
+}
+
+void qmp_link_send(struct qmp_link *link, const char *name, struct qmp_value *arguments,
+		   qmp_reply_fn reply, void *data)
+{
+	send_command(link, command_new(name, reply, data), arguments);
+}
+
+void qmp_link_ask(struct qmp_link *link, const char *name, qmp_brief_fn brief, qmp_reply_fn reply,
+		  void *data)
+{
+	struct command *command = command_new(name, reply, data);
+
+	command->brief = brief;
+	send_command(link, command, NULL);
 }
 
 /* --- what comes in --- */
@@ -406,6 +421,16 @@ static bool has_key(const struct qmp_value *message, const char *key)
 	return qmp_value_get(message, key) != NULL;
 }
 
+/* It has been answered. */
+static void command_leave(struct qmp_link *link, struct command *command, bool failed)
+{
+	HASH_DEL(link->sent, command);
+	if (command->timed_out)
+		return;
+	DL_DELETE(link->waiting, command);
+	tell_answered(link, command, failed);
+}
+
 static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 {
 	const struct qmp_value *id_value = qmp_value_get(message, "id");
@@ -424,11 +449,7 @@ static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 			 desc ? desc : "");
 		return;
 	}
-	HASH_DEL(link->sent, command);
-	if (!command->timed_out) {
-		DL_DELETE(link->waiting, command);
-		tell_answered(link, command, has_key(message, "error"));
-	}
+	command_leave(link, command, has_key(message, "error"));
 	command_answer(command, message);
 	free(command);
 	arm_timer(link);
@@ -448,21 +469,47 @@ static void take_message(struct qmp_link *link, const struct qmp_value *message)
 		link_end(link, -EPROTO, "a message is neither event nor answer");
 }
 
+/* The answer that is due next, if it can be read without a tree. Returns how many bytes it is; 0: it cannot. */
+static size_t take_brief(struct qmp_link *link, const char *bytes, size_t length)
+{
+	struct command *command = link->waiting;
+	char text[BRIEF_BYTES_MAX];
+	size_t used;
+
+	if (!command || !command->brief || !qmp_reader_is_idle(link->reader))
+		return 0;
+	used = brief_answer(bytes, length, command->id, text);
+	if (!used || !command->brief(command->data, text))
+		return 0;
+	command_leave(link, command, false);
+	free(command);
+	arm_timer(link);
+	return used;
+}
+
+static size_t take_whole(struct qmp_link *link, const char *bytes, size_t length)
+{
+	const char *error = NULL;
+	size_t used;
+	struct qmp_value *message = qmp_reader_feed(link->reader, bytes, length, &used, &error);
+
+	if (message)
+		take_message(link, message);
+	qmp_value_free(message);
+	if (error)
+		link_end(link, -EPROTO, "%s", error);
+	return used;
+}
+
 static void bytes_came(void *owner, const char *bytes, size_t length)
 {
 	struct qmp_link *link = owner;
-	const char *error = NULL;
 
 	while (length && link->state != LINK_ENDED) {
-		size_t used;
-		struct qmp_value *message =
-			qmp_reader_feed(link->reader, bytes, length, &used, &error);
+		size_t used = take_brief(link, bytes, length);
 
-		if (message)
-			take_message(link, message);
-		qmp_value_free(message);
-		if (error)
-			link_end(link, -EPROTO, "%s", error);
+		if (!used)
+			used = take_whole(link, bytes, length);
 		bytes += used;
 		length -= used;
 	}

@@ -70,6 +70,15 @@ void qmp_link_send(struct qmp_link *link, const char *command, struct qmp_value 
 		   qmp_reply_fn reply, void *data);
 
 /*
+ * The same without arguments, for a command whose answer can be read without building a tree (qmp/brief.h): @brief is called with the text
+ * of the answer's "return", which it may change, and returns true if that was all that @reply is for. If it returns false, or is not
+ * called, @reply is.
+ */
+typedef bool (*qmp_brief_fn)(void *data, char *text);
+void qmp_link_ask(struct qmp_link *link, const char *command, qmp_brief_fn brief,
+		  qmp_reply_fn reply, void *data);
+
+/*
  * The owner lets go: it gets no more events and no `closed`, only `gone`. Commands under way are answered -EHOSTDOWN from the loop, so their
  * @data must stay valid until then. The link frees itself.
  */

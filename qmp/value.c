@@ -337,6 +337,11 @@ struct qmp_value *qmp_reader_feed(struct qmp_reader *reader, const char *bytes, 
 	return value;
 }
 
+bool qmp_reader_is_idle(const struct qmp_reader *reader)
+{
+	return !reader->bytes && !reader->dead;
+}
+
 struct qmp_value *qmp_value_parse(const char *text, size_t length, size_t *error_at)
 {
 	struct qmp_reader *reader = qmp_reader_new();

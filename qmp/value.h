@@ -41,6 +41,8 @@ void qmp_reader_free(struct qmp_reader *reader);
  */
 struct qmp_value *qmp_reader_feed(struct qmp_reader *reader, const char *bytes, size_t length,
 				  size_t *used, const char **error);
+/* True if it is between two messages. */
+bool qmp_reader_is_idle(const struct qmp_reader *reader);
 
 /* Parses exactly one JSON text of @length bytes (blanks around it allowed). NULL, and *@error_at its offset, if it is not one. */
 struct qmp_value *qmp_value_parse(const char *text, size_t length, size_t *error_at);
