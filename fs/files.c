@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <uthash.h>
 #include "fs/by_source.h"
 
 const struct file *place_table(const struct place *place)
@@ -115,8 +116,7 @@ static nlink_t count_links(const struct place *place)
 		for (struct disk *disk = place->domain->disks; disk; disk = disk->next)
 			links++;
 	} else {
-		for (struct domain *domain = place->model->domains; domain; domain = domain->next)
-			links++;
+		links += HASH_CNT(by_name, place->model->by_name);
 	}
 	return links;
 }

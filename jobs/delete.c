@@ -428,7 +428,9 @@ bool delete_images(struct disk *disk)
 	}
 	job->deleting = true;
 	job->phase = JOB_CONCLUDED;
-	if (!job->deletion->waits)
+	if (job->deletion->waits)
+		model->deletions_wait = true;
+	else
 		begin(disk);
 	return true;
 }
@@ -438,6 +440,10 @@ void delete_step(struct model *model)
 	struct domain *domain;
 	struct disk *disk;
 
+	/* Called for each domain whose state has changed: of ten thousand that are just being connected, too. */
+	if (!model->deletions_wait)
+		return;
+	model->deletions_wait = false;
 	DL_FOREACH(model->domains, domain) {
 		DL_FOREACH(domain->disks, disk) {
 			struct job *job = disk->job;

@@ -338,6 +338,17 @@ static void link_closed(void *owner, int code, const char *reason)
 	domain_link_closed(owner, code, reason);
 }
 
+void domain_part_closed(struct domain *domain)
+{
+	struct model *model = domain->model;
+
+	if (domain_is_stopped(domain))
+		model->open_domains--;
+	/* At the end of all, looking through all of them for each of them would take its time. */
+	if (!model->stopping || domain->link->removed || !model->open_domains)
+		model_stop_step(model);
+}
+
 static void link_gone(void *owner)
 {
 	struct domain *domain = owner;
@@ -345,7 +356,7 @@ static void link_gone(void *owner)
 	domain->link->connections--;
 	if (!domain->link->connections && domain->link->connect_later)
 		domain_connect(domain);
-	model_stop_step(domain->model);
+	domain_part_closed(domain);
 }
 
 static const struct qmp_link_handlers link_handlers = {
@@ -538,12 +549,8 @@ static void timer_closed(uv_handle_t *handle)
 {
 	struct domain *domain = handle->data;
 
-	if (--domain->link->timers)
-		return;
-	domain->model->open_domains--;
-	/* At the end of all, looking through all of them for each of them would take its time. */
-	if (!domain->model->stopping || domain->link->removed || !domain->model->open_domains)
-		model_stop_step(domain->model);
+	if (!--domain->link->timers)
+		domain_part_closed(domain);
 }
 
 void domain_stop(struct domain *domain)

@@ -114,6 +114,8 @@ void domain_connect(struct domain *domain);
 void domain_be_patient(struct domain *domain);
 /* Closes the link and the timers for good; domain_free() after the loop has run their closing callbacks. */
 void domain_stop(struct domain *domain);
+/* A connection, a watch or the timers have been closed. */
+void domain_part_closed(struct domain *domain);
 /* True when the loop has run all of them, and no reply can come any more. */
 bool domain_is_stopped(const struct domain *domain);
 void domain_free(struct domain *domain);

@@ -11,7 +11,7 @@
 #include <uv.h>
 
 enum {
-	FOLDER_SOCKETS_MAX = 4096, /* of a folder; more are left out, the last by name */
+	FOLDER_SOCKETS_MAX = 1 << 16, /* of a folder; more are left out, the last by name */
 };
 
 /* Which file it is. */

@@ -51,7 +51,8 @@ struct model {
 	struct policy *policy; /* what others than the mount's owner may do */
 	struct domain *domains; /* in the order they were given or found */
 	struct domain *by_name, *by_address; /* the same, by these (jobs/model.c) */
-	size_t open_domains; /* whose handles are not all closed yet, those that leave included */
+	size_t open_domains; /* that are not stopped yet, those that leave included */
+	bool deletions_wait; /* some, until all domains are known (jobs/delete.c) */
 	unsigned turns; /* jobs/turns.c */
 	struct domain_link *turns_waiting;
 	struct domain *leaving; /* removed, and not to be freed yet */

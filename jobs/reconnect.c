@@ -65,7 +65,7 @@ static void watch_closed(void *data)
 	struct domain *domain = data;
 
 	domain->link->watches--;
-	model_stop_step(domain->model);
+	domain_part_closed(domain);
 }
 
 void reconnect_begin(struct domain *domain)

@@ -3,10 +3,10 @@
  * (recorded by the benchmark just before). So the figures of `make bench` for many domains are those of blockjobfs, and not of
  * as many QEMUs on a small machine. Run by tests/bench:
  *
- *	crowd ANSWERS SOCKETS COUNT [live]
+ *	crowd ANSWERS SOCKETS FIRST COUNT [live]
  *
  * ANSWERS is a folder with greeting.json and a COMMAND.json for each command; job.json is one entry of query-block-jobs, with @ID@ and
- * @OFFSET@ in it. Sockets are SOCKETS/vm0000.qmp and so on. A job begins with block-stream (with `live`, one is there from the beginning),
+ * @OFFSET@ in it. Sockets are SOCKETS/vm0000.qmp and so on, COUNT of them from number FIRST on. A job begins with block-stream (with `live`, one is there from the beginning),
  * moves on by itself, and ends with block-job-cancel. Says "ready" when all sockets listen.
  */
 #include <dirent.h>
@@ -340,12 +340,13 @@ static void serve(void)
 
 int main(int argc, char **argv)
 {
-	size_t count = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+	size_t first = argc > 4 ? strtoul(argv[3], NULL, 10) : 0;
+	size_t count = argc > 4 ? strtoul(argv[4], NULL, 10) : 0;
 	struct member *members = calloc(count, sizeof(*members));
 	struct rlimit limit;
 
 	if (!count || !members)
-		errx(2, "usage: crowd ANSWERS SOCKETS COUNT [live]");
+		errx(2, "usage: crowd ANSWERS SOCKETS FIRST COUNT [live]");
 	getrlimit(RLIMIT_NOFILE, &limit);
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
@@ -353,9 +354,9 @@ int main(int argc, char **argv)
 	read_answers(argv[1]);
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	for (size_t i = 0; i < count; i++) {
-		members[i].number = i;
-		if (argc > 4) {
-			snprintf(members[i].job, sizeof(members[i].job), "job%zu", i);
+		members[i].number = first + i;
+		if (argc > 5) {
+			snprintf(members[i].job, sizeof(members[i].job), "job%zu", first + i);
 			members[i].began = now();
 		}
 		listen_on(&members[i], argv[2]);

@@ -70,7 +70,7 @@ def live(folder, table):
 
 def hung(folder, table):
     overlay = images.create(f"{folder}/healthy.qcow2", images.create(f"{folder}/base.qcow2"))
-    with crowd(folder, "c", record(folder), HUNG) as (process, where), \
+    with crowd(folder, "c", record(folder), HUNG) as ([process], where), \
             storage_daemon(folder, "healthy", blockdev("disk0", overlay)) as qemu, floor(folder) as lowest, \
             mounted(folder, [qemu.socket, f"dir:{where}"]) as mount:
         wait_for(lambda: connected(mount) == HUNG + 1, 20, "the crowd")

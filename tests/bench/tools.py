@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -118,17 +119,22 @@ def record(folder):
 
 @contextlib.contextmanager
 def crowd(folder, name, answers, count):
-    """@count scripted QEMUs in one process: (process, folder of their sockets vm0000.qmp, ...)."""
+    """@count scripted QEMUs in one process, or in as many as the limit of open files asks for: (processes, folder of their sockets vm0000.qmp, ...)."""
     where = os.path.join(folder, name)
     os.makedirs(where)
-    process = subprocess.Popen([program("crowd"), answers, where, str(count)], stdout=subprocess.PIPE, preexec_fn=die_with_parent)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 50  # each has a listening socket and a client
+    processes = []
     try:
-        assert process.stdout.readline() == b"ready\n"
-        yield process, where
+        for first in range(0, count, most):
+            processes.append(subprocess.Popen([program("crowd"), answers, where, str(first), str(min(most, count - first))],
+                                              stdout=subprocess.PIPE, preexec_fn=die_with_parent))
+            assert processes[-1].stdout.readline() == b"ready\n"
+        yield processes, where
     finally:
-        process.send_signal(signal.SIGCONT)
-        end(process)
-        process.stdout.close()
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+            end(process)
+            process.stdout.close()
 
 
 def sockets(where):
