@@ -2,11 +2,19 @@
  * A monitor on a unix socket. Used by transport.c.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 #include "qmp/transport_private.h"
+
+enum {
+	/* Descriptors that monitors leave for the rest: the journal, the toucher, looks at files, programs that are run. */
+	RESERVE = 32,
+};
 
 struct unix_transport {
 	struct transport base;
@@ -45,6 +53,34 @@ static void connected(uv_connect_t *connect, int error)
 			    QMP_GREETING_MS);
 }
 
+static rlim_t limit_of_files(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
+}
+
+/* The kernel gives out the lowest free number. */
+static bool is_room(void)
+{
+	int fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return errno != EMFILE;
+	close(fd);
+	return (rlim_t)fd + RESERVE < limit_of_files();
+}
+
+static void no_room(uv_timer_t *timer)
+{
+	struct unix_transport *this = timer->data;
+
+	transport_ended(&this->base, -EMFILE,
+			"blockjobfs may not have more than %llu files open, and has: raise its "
+			"limit (LimitNOFILE= of a service, ulimit -n); it is tried again",
+			(unsigned long long)limit_of_files());
+}
+
 static void too_long(uv_timer_t *timer)
 {
 	struct unix_transport *this = timer->data;
@@ -65,6 +101,8 @@ static void unix_open(struct transport *transport, const char *path)
 	/* libuv 1.44 would cut the path off and connect to somebody else. */
 	if (strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
 		uv_timer_start(&this->timer, too_long, 0, 0);
+	else if (!is_room())
+		uv_timer_start(&this->timer, no_room, 0, 0);
 	else
 		uv_pipe_connect(&this->connect, &this->pipe, path, connected);
 }

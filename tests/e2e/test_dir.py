@@ -14,7 +14,7 @@ import pytest
 from crowd import KINDS, Crowd
 from mount import Background, Mount
 from qemu import blockdev
-from system import BLOCKJOBFS, SLOW, STORAGE_DAEMON, memory_kib, stays, wait_for
+from system import BLOCKJOBFS, SLOW, STORAGE_DAEMON, descriptors, memory_kib, stays, wait_for
 from users import USER, needs_users
 from watch import CREATE, DELETE, IS_FOLDER, Inotify
 
@@ -498,3 +498,42 @@ def test_coming_and_going_in_a_hurry(sockets, mount, crowd):
             elif notice.mask & DELETE:
                 shown.discard(notice.name)
         assert shown == {"last"}
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/schedstat") as file:
+        return int(file.read().split()[0]) / 1e9
+
+
+@pytest.mark.timeout(60)
+def test_too_few_descriptors(sockets, mount, crowd):
+    """Who cannot be connected for want of descriptors says so, costs nothing, keeps nobody else from working, and is connected when there are some."""
+    tree = mount(f"dir:{sockets}", options="timeout=2")
+    limit = len(descriptors(tree.pid)) + 32 + 10
+    _, hard = resource.prlimit(tree.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(tree.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    names = [f"vm{number:02}" for number in range(30)]
+    for name in names:
+        crowd.add(name + ".qmp")
+
+    def connected():
+        return [name for name in tree.domains() if tree.domain(name).connected]
+
+    wait_for(lambda: len(tree.domains()) == 30 and len(connected()) >= 8 and
+             all(tree.domain(name).read("error") for name in set(names) - set(connected())), 20, "those that there is room for")
+    lucky, left = connected(), sorted(set(names) - set(connected()))
+    assert len(lucky) <= 12
+    for name in left:
+        assert f"may not have more than {limit} files open" in tree.domain(name).read("error")
+        assert tree.domain(name).line("state") == "disconnected"
+        assert tree.said().count(f"{name}: blockjobfs may not have more than {limit}") == 1
+    before = cpu_seconds(tree.pid)
+    time.sleep(3)
+    assert cpu_seconds(tree.pid) - before < 0.3 * SLOW
+    assert connected() == lucky
+    for name in lucky:
+        crowd.end(name + ".qmp")
+    wait_for(lambda: len(connected()) >= 8 and not set(connected()) & set(lucky), 25, "the next ones")
+    assert tree.domain(connected()[0]).read("error") == ""
+    resource.prlimit(tree.pid, resource.RLIMIT_NOFILE, (limit + 30, hard))
+    wait_for(lambda: connected() == left, 25, "all of them")
