@@ -165,19 +165,26 @@ def bandwidth(folder, table):
 
 # --- two hundred QEMUs ---
 
+def herd(folder, name, base, stack):
+    """Storage daemons NAME0, NAME1, ..., each with an overlay of its own on @base: their sockets."""
+    sockets = []
+    for number in range(HERD + 3):  # stopwatch warms up with three
+        path = images.create(f"{folder}/{name}{number}.qcow2", base, size=1 << 34)
+        qemu = stack.enter_context(storage_daemon(folder, f"{name}{number}", blockdev("disk0", path)))
+        qemu.monitor.close()  # it would be told of everything, too
+        qemu.monitor = None
+        sockets.append(qemu.socket)
+    return sockets
+
+
 def many(folder, table):
+    """The raw side has storage daemons of its own: a daemon that hears of a stranger's job looks at it, and would be in both figures."""
     base = images.fill(images.create(f"{folder}/base.qcow2", size=1 << 34), (0, 16))
     with contextlib.ExitStack() as stack:
-        qemus = []
-        for number in range(HERD + 3):  # stopwatch warms up with three
-            path = images.create(f"{folder}/o{number}.qcow2", base, size=1 << 34)
-            qemus.append(stack.enter_context(storage_daemon(folder, f"vm{number}", blockdev("disk0", path))))
-        for qemu in qemus:
-            qemu.monitor.close()  # its second monitor is for the raw side
-            qemu.monitor = None
-        mount = stack.enter_context(mounted(folder, [qemu.socket for qemu in qemus]))
+        herd(folder, "raw", base, stack)
+        mount = stack.enter_context(mounted(folder, herd(folder, "vm", base, stack)))
         disk = f"{mount.path}/domains/vm%d/disks/disk0"
-        raw = f"{folder}/vm%d.test"
+        raw = f"{folder}/raw%d.test"
         table.ratio(f"{HERD} storage daemons: start, limit, abort by the tree / by raw QMP",
                     stopwatch(HERD, a=["write", f"{disk}/pull", "bandwidth=1\n", "write", f"{disk}/speed", "1M\n", "write", f"{disk}/abort", "\n"],
                               b=["ask", raw, stream("raw%d", 1),
