@@ -456,7 +456,9 @@ static void go_on(struct group *group, struct op *op, const struct qmp_value *me
 	for (size_t i = 0; i < group->count; i++) {
 		struct disk *disk = group->members[i].at;
 
-		if (disk && (!group->verb->result || disk->job->state == JOB_READY))
+		if (disk && (group->verb->result ? disk->job->state == JOB_READY &&
+							   !job_has_begun_to_end(disk->job)
+						 : disk->job->phase < JOB_CONCLUDED))
 			send_to(&group->members[i]);
 	}
 	if (!waits)

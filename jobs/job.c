@@ -329,3 +329,19 @@ const char *job_result(const struct job *job)
 		return NULL;
 	}
 }
+
+bool job_is_ending(const struct job *job)
+{
+	static const char *const last[] = { "aborting", "concluded", "null" };
+
+	for (size_t i = 0; job->qemu_state && i < sizeof(last) / sizeof(*last); i++)
+		if (!strcmp(job->qemu_state, last[i]))
+			return true;
+	return job->phase >= JOB_FINALIZING;
+}
+
+bool job_has_begun_to_end(const struct job *job)
+{
+	return job_is_ending(job) || (job->qemu_state && (!strcmp(job->qemu_state, "waiting") ||
+							  !strcmp(job->qemu_state, "pending")));
+}

@@ -176,4 +176,10 @@ enum job_state job_final_state(const struct job *job);
 /* What the end has come to, one word: pulled, committed, pivoted, kept, failed, cancelled, lost; NULL while it is live. Static. */
 const char *job_result(const struct job *job);
 
+/* QEMU takes no abort any more, since the job ends: for an abort that came before, or of itself. */
+bool job_is_ending(const struct job *job);
+
+/* QEMU has taken `complete` or the soft cancel: the job waits for its end, or is ending. */
+bool job_has_begun_to_end(const struct job *job);
+
 #endif

@@ -226,24 +226,13 @@ static void abort_over(struct op *op)
 	op_complete(op, 0);
 }
 
-/* QEMU takes no abort any more, since the job ends: for an abort that came before, or of itself. */
-static bool is_ending(const struct job *job)
-{
-	static const char *const last[] = { "aborting", "concluded", "null" };
-
-	for (size_t i = 0; job->qemu_state && i < sizeof(last) / sizeof(*last); i++)
-		if (!strcmp(job->qemu_state, last[i]))
-			return true;
-	return job->phase >= JOB_FINALIZING;
-}
-
 static void abort_sent(void *data, const struct qmp_error *error)
 {
 	struct call *call = data;
 	struct disk *disk = call_disk(call);
 	struct op *op = call_op(call);
 	/* Too late to cancel is no failure: the job's end is on its way. */
-	bool refused_early = error && disk && !is_ending(disk->job);
+	bool refused_early = error && disk && !job_is_ending(disk->job);
 
 	if (refused_early && error->code == -EREMOTEIO) {
 		disk->job->abort_asked = false;
@@ -260,18 +249,35 @@ static void abort_sent(void *data, const struct qmp_error *error)
 	free(call);
 }
 
+/* An earlier life of the server has sent the abort, and QEMU is done with the job: all that is missing is its last word. */
+static bool was_aborted(const struct op *op)
+{
+	const struct disk *disk = op->target.disk;
+	struct qmp_value *note = request_noted(op);
+	bool sent = note != NULL;
+
+	qmp_value_free(note);
+	return sent && disk_is_busy(disk) && disk->job->phase >= JOB_CONCLUDED;
+}
+
 void disk_abort(struct op *op, const struct command *command)
 {
 	struct disk *disk = op->target.disk;
+	bool waits = !command_flag(command, "async");
 
-	if (request_job_is_over(op)) {
+	if (request_job_is_over(op) || (was_aborted(op) && !waits)) {
 		abort_over(op);
+		return;
+	}
+	if (was_aborted(op)) {
+		op->job_ended = abort_over;
+		op->needs_qemu = true;
 		return;
 	}
 	if (!may_steer(op))
 		return;
 	request_note_job(op);
-	if (!command_flag(command, "async"))
+	if (waits)
 		op->job_ended = abort_over;
 	op->needs_qemu = op->job_ended != NULL;
 	disk->job->abort_asked = true;
@@ -297,13 +303,6 @@ static void end_accepted(void *data, const struct qmp_error *error)
 	free(call);
 }
 
-/* QEMU has taken `complete` or the soft cancel: waiting, pending. */
-static bool has_begun_to_end(const struct job *job)
-{
-	return is_ending(job) || (job->qemu_state && (!strcmp(job->qemu_state, "waiting") ||
-						      !strcmp(job->qemu_state, "pending")));
-}
-
 /* True if an earlier life of the server has sent it, and QEMU has taken it: the op is over then. */
 static bool was_ended(struct op *op)
 {
@@ -315,7 +314,7 @@ static bool was_ended(struct op *op)
 	if (over && job && job->state != JOB_COMPLETED)
 		op_refuse(op, -ESRCH, "the job has ended meanwhile: %s",
 			  job_state_words[job->state]);
-	else if (over || (sent && has_begun_to_end(job)))
+	else if (over || (sent && job_has_begun_to_end(job)))
 		op_complete(op, 0);
 	else
 		return false;
