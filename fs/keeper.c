@@ -88,11 +88,22 @@ static void end(struct keeper *keeper, int status)
 	uv_stop(&keeper->loop);
 }
 
-/* There will be no server any more: rather no mount than a dead one. */
+/* Rather no mount than a dead one. What is there may be another one by now. */
+static void unmount(const struct keeper *keeper)
+{
+	int fuse = -1;
+
+	for (int i = 0; i < keeper->held_count; i++)
+		if (!strcmp(keeper->held[i].name, KEEPER_FUSE))
+			fuse = keeper->held[i].fd;
+	if (keeper->mountpoint)
+		mount_undo(keeper->mountpoint, fuse);
+}
+
+/* There will be no server any more. */
 static void give_up(struct keeper *keeper)
 {
-	if (keeper->mountpoint)
-		mount_undo(keeper->mountpoint, -1);
+	unmount(keeper);
 	end(keeper, EXIT_FAILURE);
 }
 
@@ -166,6 +177,7 @@ static void child_closed(uv_handle_t *handle)
 	free(child);
 }
 
+static void hear(struct keeper *keeper);
 static void server_ended(struct keeper *keeper, int status);
 static void rehearsed(struct keeper *keeper, int status);
 
@@ -193,8 +205,11 @@ static void on_child_ended(uv_poll_t *poll, int poll_status, int events)
 	int status;
 
 	reap(keeper);
-	/* One that was another keeper's child: how it ended is not known. */
-	status = child->reaped ? child->status : SIGKILL;
+	/* What it has said before it died is in the socket yet. */
+	if (child == keeper->server)
+		hear(keeper);
+	/* One that was another keeper's child: how it ended is not known, but whether it meant to. */
+	status = child->reaped ? child->status : keeper->stopping ? 0 : SIGKILL;
 	uv_close((uv_handle_t *)poll, child_closed);
 	if (child == keeper->server) {
 		keeper->server = NULL;
@@ -440,11 +455,9 @@ static void next_life(struct keeper *keeper, int status)
 
 static void server_ended(struct keeper *keeper, int status)
 {
-	/* What it has said before it died is in the socket yet. */
-	hear(keeper);
 	if (keeper->stopping || (WIFEXITED(status) && !WEXITSTATUS(status))) {
-		if (WIFSIGNALED(status) && keeper->mountpoint)
-			mount_undo(keeper->mountpoint, -1);
+		if (WIFSIGNALED(status))
+			unmount(keeper);
 		end(keeper, WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
 	} else if (!keeper->ever_ready) {
 		if (WIFSIGNALED(status))
