@@ -15,14 +15,13 @@
 #include <unistd.h>
 #include <uv.h>
 #include "fs/background.h"
+#include "fs/held.h"
 #include "fs/log.h"
 #include "fs/mount.h"
 #include "fs/store.h"
 #include "fs/store_socket.h"
 
 enum {
-	HELD_FROM = STORE_FIRST +
-		    STORE_MAX, /* what we hold is above the numbers that a server gets it under */
 	SIGNALS = 5,
 	/*
 	 * A life has failed if it never served, or crashed soon after it did. A request may be to blame, which the kernel sends again to each life: so
@@ -37,11 +36,6 @@ enum {
 };
 
 static const char own_program[] = "/proc/self/exe"; /* whatever lies under our path by now */
-
-struct held {
-	char name[STORE_NAME_MAX];
-	int fd;
-};
 
 struct keeper;
 
@@ -67,8 +61,7 @@ struct keeper {
 	int notify; /* where the server says things */
 	uv_poll_t notify_poll;
 	char address[STORE_ADDRESS_BYTES];
-	struct held held[STORE_MAX];
-	int held_count;
+	struct held held;
 	char *mountpoint; /* as the server has told it; NULL: nothing is mounted yet */
 	struct child *server, *rehearsal; /* NULL: there is none */
 	uint64_t began; /* when the server did, by uv_now() */
@@ -91,13 +84,8 @@ static void end(struct keeper *keeper, int status)
 /* Rather no mount than a dead one. What is there may be another one by now. */
 static void unmount(const struct keeper *keeper)
 {
-	int fuse = -1;
-
-	for (int i = 0; i < keeper->held_count; i++)
-		if (!strcmp(keeper->held[i].name, KEEPER_FUSE))
-			fuse = keeper->held[i].fd;
 	if (keeper->mountpoint)
-		mount_undo(keeper->mountpoint, fuse);
+		mount_undo(keeper->mountpoint, held_find(&keeper->held, KEEPER_FUSE));
 }
 
 /* There will be no server any more. */
@@ -107,45 +95,19 @@ static void give_up(struct keeper *keeper)
 	end(keeper, EXIT_FAILURE);
 }
 
-/* --- what is held --- */
-
-static void hold(struct keeper *keeper, const char *name, int fd)
-{
-	struct held *held = keeper->held, *behind = held + keeper->held_count;
-
-	while (held < behind && strcmp(held->name, name))
-		held++;
-	if (held == keeper->held + STORE_MAX)
-		return;
-	if (held == behind)
-		keeper->held_count++;
-	else
-		close(held->fd);
-	snprintf(held->name, sizeof(held->name), "%s", name);
-	held->fd = fcntl(fd, F_DUPFD_CLOEXEC, HELD_FROM);
-}
-
 /* --- processes --- */
 
-/* What a server finds there: who keeps, and what has been kept (fs/store.h). */
+/* What a server finds there: who keeps, and what has been kept. */
 static void set_environment(const struct keeper *keeper)
 {
-	char names[STORE_MAX * (STORE_NAME_MAX + 1)] = "", count[16];
-	size_t length = 0;
+	char pid[16];
 
-	for (int i = 0; i < keeper->held_count; i++)
-		length += (size_t)snprintf(names + length, sizeof(names) - length, "%s%s",
-					   i ? ":" : "", keeper->held[i].name);
-	snprintf(count, sizeof(count), "%d", keeper->held_count);
+	snprintf(pid, sizeof(pid), "%d", getppid());
 	setenv("NOTIFY_SOCKET", keeper->address, 1);
-	setenv("LISTEN_FDS", count, 1);
-	setenv("LISTEN_FDNAMES", names, 1);
-	snprintf(count, sizeof(count), "%d", getppid());
-	setenv(KEEPER_PID, count, 1);
+	setenv(KEEPER_PID, pid, 1);
 	if (keeper->failures >= FAILURES_AT_ONCE)
 		setenv(KEEPER_RESEND, "0", 1);
-	for (int i = 0; i < keeper->held_count; i++)
-		dup2(keeper->held[i].fd, STORE_FIRST + i);
+	held_pass(&keeper->held);
 }
 
 /* The command line, with @first and @second (NULL: none) and the folder in front of its words. malloc'ed; the strings are not. */
@@ -326,7 +288,7 @@ static void become_new(struct keeper *keeper)
 
 	snprintf(pid, sizeof(pid), "%d", keeper->server->pid);
 	line = command_line(keeper, KEEPER_ADOPT, pid);
-	hold(keeper, KEEPER_NOTIFY, keeper->notify);
+	held_keep(&keeper->held, KEEPER_NOTIFY, keeper->notify);
 	set_environment(keeper);
 	if (keeper->mountpoint)
 		setenv(KEEPER_MOUNTPOINT, keeper->mountpoint, 1);
@@ -364,7 +326,7 @@ static void on_line(struct keeper *keeper, const char *line, int fd)
 	} else if (!strcmp(line, "STOPPING=1")) {
 		keeper->stopping = true;
 	} else if (fd >= 0 && !strncmp(line, "FDNAME=", 7)) {
-		hold(keeper, line + 7, fd);
+		held_keep(&keeper->held, line + 7, fd);
 	}
 }
 
@@ -514,10 +476,7 @@ static void start_signals(struct keeper *keeper)
 
 static void begin(struct keeper *keeper)
 {
-	/* The numbers that set_environment() puts a server's descriptors under are not to be anything of the loop's. */
-	for (int fd = STORE_FIRST; fd < HELD_FROM; fd++)
-		if (fcntl(fd, F_GETFD) < 0)
-			dup3(STDIN_FILENO, fd, O_CLOEXEC);
+	held_reserve();
 	prctl(PR_SET_NAME, "blockjobfs-keep");
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	uv_loop_init(&keeper->loop);
@@ -584,7 +543,7 @@ static void take_over(struct keeper *keeper)
 
 		if (fd < 0)
 			continue;
-		hold(keeper, names[i], fd);
+		held_keep(&keeper->held, names[i], fd);
 		close(fd);
 	}
 	keeper->notify = fcntl(store_take(KEEPER_NOTIFY), F_DUPFD_CLOEXEC, HELD_FROM);

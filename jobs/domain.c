@@ -455,11 +455,29 @@ void domain_be_patient(struct domain *domain)
 
 /* --- beginning and end --- */
 
-static void timer_open(struct domain *domain, uv_timer_t *timer)
+enum {
+	TIMERS = 7,
+};
+
+static void timers_of(struct domain_link *link, uv_timer_t *timers[TIMERS])
 {
-	uv_timer_init(domain->model->loop, timer);
-	timer->data = domain;
-	domain->link->timers++;
+	uv_timer_t *all[TIMERS] = { &link->retry,     &link->burst, &link->tick,
+				    &link->deadline,  &link->pace,  &link->patience,
+				    &link->turn_timer };
+
+	memcpy(timers, all, sizeof(all));
+}
+
+static void open_timers(struct domain *domain)
+{
+	uv_timer_t *timers[TIMERS];
+
+	timers_of(domain->link, timers);
+	for (int i = 0; i < TIMERS; i++) {
+		uv_timer_init(domain->model->loop, timers[i]);
+		timers[i]->data = domain;
+	}
+	domain->link->timers = TIMERS;
 }
 
 static void set_address(struct domain *domain, const struct source *source)
@@ -493,13 +511,7 @@ struct domain *domain_new(struct model *model, const struct source *source)
 	stamps_init(domain->stamps);
 	policy_read_domain(domain);
 	delegation_read(domain);
-	timer_open(domain, &domain->link->retry);
-	timer_open(domain, &domain->link->burst);
-	timer_open(domain, &domain->link->tick);
-	timer_open(domain, &domain->link->deadline);
-	timer_open(domain, &domain->link->pace);
-	timer_open(domain, &domain->link->patience);
-	timer_open(domain, &domain->link->turn_timer);
+	open_timers(domain);
 	domain->folder = source->folder;
 	domain->link->fresh = source->fresh;
 	set_address(domain, source);
@@ -556,6 +568,7 @@ static void timer_closed(uv_handle_t *handle)
 void domain_stop(struct domain *domain)
 {
 	struct domain_link *link = domain->link;
+	uv_timer_t *timers[TIMERS];
 
 	if (link->stopping)
 		return;
@@ -567,13 +580,9 @@ void domain_stop(struct domain *domain)
 	link->ready = link->synced = false;
 	reconnect_close(domain);
 	make_image_link_lost(domain);
-	uv_close((uv_handle_t *)&link->retry, timer_closed);
-	uv_close((uv_handle_t *)&link->burst, timer_closed);
-	uv_close((uv_handle_t *)&link->tick, timer_closed);
-	uv_close((uv_handle_t *)&link->deadline, timer_closed);
-	uv_close((uv_handle_t *)&link->pace, timer_closed);
-	uv_close((uv_handle_t *)&link->patience, timer_closed);
-	uv_close((uv_handle_t *)&link->turn_timer, timer_closed);
+	timers_of(link, timers);
+	for (int i = 0; i < TIMERS; i++)
+		uv_close((uv_handle_t *)timers[i], timer_closed);
 }
 
 bool domain_is_stopped(const struct domain *domain)

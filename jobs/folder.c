@@ -1,11 +1,11 @@
 /*
- * The domains of a folder of sockets; see jobs/folder.h. Looking at files is in folder_scan.c.
+ * The domains of a folder of sockets; see jobs/folder.h. Looking at files is in folder_scan.c, watching in folder_watch.c.
  *
  * A look is worth nothing if something could change unseen during it: it counts when all folders on the way to this one were watched
  * before it began, and nothing was heard of them meanwhile. Whatever it finds goes into the table of entries; what follows for the
  * domains is done from there, a few in each turn of the loop, so that a thousand at once hold up nobody.
  */
-#include "jobs/folder.h"
+#include "jobs/folder_private.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -22,59 +22,14 @@
 
 enum {
 	LOOK_MS = 50, /* two looks are at least so far apart */
-	BLIND_MS = 5000, /* and at most so, where something cannot be watched */
 	ADD_MAX = 8, /* domains begun in one turn of the loop */
-};
-
-/* A socket in the folder. */
-struct entry {
-	char *file;
-	struct file_identity identity;
-	struct domain *domain; /* NULL: none */
-	char *refused; /* why, as it was told; NULL: it has not been refused */
-	bool waits; /* until a domain goes */
-	bool detached; /* by rmdir: not before another socket is there */
-	bool seen; /* by the look that is being taken over */
-	bool carried; /* an earlier life of the mount has found it, and this one has not looked yet */
-	bool gone; /* the file is */
-	UT_hash_handle hh; /* by file; in the order they were found */
-};
-
-struct watch {
-	uv_fs_event_t event;
-	struct folder *folder;
-	struct waypoint point;
-	int error; /* 0: it works */
-	bool stale; /* what is watched may be another folder by now */
-	bool wanted; /* by the look that is being taken over */
-	struct watch *prev, *next;
-};
-
-struct folder {
-	struct model *model;
-	char *path;
-	char *real; /* without links in it, NULL: not there */
-	struct watch *watches;
-	struct entry *entries;
-	struct scan *scan; /* under way, or NULL */
-	uint64_t scanned; /* when the last one began, by uv_now(); 0: none has */
-	bool look_again; /* something has changed since */
-	bool known; /* a look has counted */
-	bool settled; /* and all that it found has a domain, or has been refused */
-	char *trouble; /* what the log was told of the folder itself; NULL: nothing */
-	uv_timer_t later; /* the next look */
-	uv_timer_t turn; /* goes on with the entries */
-	unsigned handles; /* open */
-	bool stopping;
-	struct folder *prev, *next;
 };
 
 static void begin_look(struct folder *folder);
 
 /* --- telling --- */
 
-__attribute__((format(printf, 2, 3))) static void tell(struct folder *folder, const char *format,
-						       ...)
+void folder_tell(struct folder *folder, const char *format, ...)
 {
 	struct model *model = folder->model;
 	struct text *line = text_new(), *safe = text_new();
@@ -94,9 +49,9 @@ __attribute__((format(printf, 2, 3))) static void tell(struct folder *folder, co
 static void tell_trouble(struct folder *folder, const char *trouble)
 {
 	if (trouble && (!folder->trouble || strcmp(folder->trouble, trouble)))
-		tell(folder, "%s", trouble);
+		folder_tell(folder, "%s", trouble);
 	else if (!trouble && folder->trouble)
-		tell(folder, "it is there");
+		folder_tell(folder, "it is there");
 	free(folder->trouble);
 	folder->trouble = trouble ? strdup(trouble) : NULL;
 }
@@ -111,7 +66,7 @@ static void refuse(struct entry *entry, struct folder *folder, const char *name,
 	}
 	free(entry->refused);
 	entry->refused = reason;
-	tell(folder, "%s is not shown: %s", entry->file, reason);
+	folder_tell(folder, "%s is not shown: %s", entry->file, reason);
 	event_domain_refused(folder->model, name, folder->path, entry->file, reason);
 }
 
@@ -248,7 +203,7 @@ static void go_on(struct folder *folder)
 
 /* --- taking over what was found --- */
 
-static struct entry *find_entry(const struct folder *folder, const char *file)
+struct entry *folder_find_entry(const struct folder *folder, const char *file)
 {
 	struct entry *entry;
 
@@ -268,7 +223,7 @@ static struct entry *entry_new(struct folder *folder, const char *file)
 
 static void take_socket(struct folder *folder, const struct found_socket *found)
 {
-	struct entry *entry = find_entry(folder, found->file);
+	struct entry *entry = folder_find_entry(folder, found->file);
 
 	if (!entry) {
 		entry = entry_new(folder, found->file);
@@ -286,12 +241,6 @@ static void take_socket(struct folder *folder, const struct found_socket *found)
 	entry->gone = false;
 }
 
-/* True if the error means that there are no sockets, and not that they cannot be seen. */
-static bool is_absence(int error)
-{
-	return error == -ENOENT || error == -ENOTDIR || error == -ELOOP;
-}
-
 static void take_over(struct folder *folder, const struct scan *scan)
 {
 	struct entry *entry;
@@ -305,7 +254,8 @@ static void take_over(struct folder *folder, const struct scan *scan)
 		free(folder->real);
 		folder->real = scan->real ? strdup(scan->real) : NULL;
 		if (scan->too_many)
-			tell(folder, "only the first %d sockets are shown", FOLDER_SOCKETS_MAX);
+			folder_tell(folder, "only the first %d sockets are shown",
+				    FOLDER_SOCKETS_MAX);
 		for (entry = folder->entries; entry; entry = entry->hh.next)
 			entry->seen = false;
 		for (size_t i = 0; i < scan->socket_count; i++)
@@ -314,141 +264,6 @@ static void take_over(struct folder *folder, const struct scan *scan)
 			entry->gone |= !entry->seen;
 	}
 	go_on(folder);
-}
-
-/* --- watching --- */
-
-static const char *last_part(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
-}
-
-/* The modes of a socket may be others now, or those of the folder. */
-static void on_attributes(struct watch *watch, const char *name)
-{
-	struct folder *folder = watch->folder;
-	const char *child = watch->point.child;
-	struct entry *entry = child ? NULL : find_entry(folder, name);
-	bool on_the_way =
-		!strcmp(name, last_part(watch->point.path)) || (child && !strcmp(name, child));
-
-	if (entry && entry->domain)
-		reconnect_now(entry->domain);
-	else if (folder->trouble && on_the_way)
-		folder_look(folder);
-}
-
-static void on_event(uv_fs_event_t *event, const char *name, int events, int status)
-{
-	struct watch *watch = event->data;
-	const char *child = watch->point.child;
-
-	if (status < 0 || !name) {
-		watch->stale = true;
-		folder_look(watch->folder);
-		return;
-	}
-	if (events == UV_CHANGE) {
-		on_attributes(watch, name);
-		return;
-	}
-	/* The folder itself was moved or removed; or something in it has its name. */
-	watch->stale |= !strcmp(name, last_part(watch->point.path));
-	if (watch->stale || (child ? !strcmp(name, child) : scan_is_fit(name)))
-		folder_look(watch->folder);
-}
-
-static void watch_closed(uv_handle_t *handle)
-{
-	struct watch *watch = handle->data;
-	struct folder *folder = watch->folder;
-
-	free(watch->point.path);
-	free(watch->point.child);
-	free(watch);
-	folder->handles--;
-	model_stop_step(folder->model);
-}
-
-static void watch_end(struct watch *watch)
-{
-	DL_DELETE(watch->folder->watches, watch);
-	uv_close((uv_handle_t *)&watch->event, watch_closed);
-}
-
-static bool same_name(const char *a, const char *b)
-{
-	return a && b ? !strcmp(a, b) : a == b;
-}
-
-static struct watch *find_watch(const struct folder *folder, const struct waypoint *point)
-{
-	struct watch *watch;
-
-	DL_FOREACH(folder->watches, watch)
-		if (!watch->stale && !strcmp(watch->point.path, point->path) &&
-		    same_name(watch->point.child, point->child) &&
-		    identity_is(&watch->point.identity, &point->identity))
-			return watch;
-	return NULL;
-}
-
-static void watch_begin(struct folder *folder, const struct waypoint *point)
-{
-	struct watch *watch = calloc(1, sizeof(*watch));
-
-	if (!watch)
-		abort();
-	watch->folder = folder;
-	watch->wanted = true;
-	watch->point = *point;
-	watch->point.path = strdup(point->path);
-	watch->point.child = point->child ? strdup(point->child) : NULL;
-	uv_fs_event_init(folder->model->loop, &watch->event);
-	watch->event.data = watch;
-	folder->handles++;
-	watch->error = uv_fs_event_start(&watch->event, on_event, watch->point.path, 0);
-	DL_APPEND(folder->watches, watch);
-	if (watch->error)
-		tell(folder, "%s cannot be watched: %s; it is looked at every %d s", point->path,
-		     uv_strerror(watch->error), BLIND_MS / 1000);
-}
-
-/* True if something was not watched yet: another look is due. */
-static bool set_watches(struct folder *folder, const struct scan *scan)
-{
-	struct watch *watch, *next;
-	bool changed = false;
-
-	DL_FOREACH(folder->watches, watch)
-		watch->wanted = false;
-	/* From the root on: what is replaced after its turn is seen by the watch above it. */
-	for (size_t i = 0; i < scan->way_length; i++) {
-		watch = find_watch(folder, &scan->way[i]);
-		if (watch) {
-			watch->wanted = true;
-		} else {
-			watch_begin(folder, &scan->way[i]);
-			changed = true;
-		}
-	}
-	DL_FOREACH_SAFE(folder->watches, watch, next)
-		if (!watch->wanted)
-			watch_end(watch);
-	return changed;
-}
-
-/* True if what happens next may not be told by any event. */
-static bool is_blind(const struct folder *folder, int error)
-{
-	const struct watch *watch;
-
-	DL_FOREACH(folder->watches, watch)
-		if (watch->error)
-			return true;
-	return error && !is_absence(error) && error != -EACCES;
 }
 
 /* --- looking --- */
@@ -469,7 +284,7 @@ static void look_done(struct scan *scan)
 		model_stop_step(folder->model);
 		return;
 	}
-	folder->look_again |= set_watches(folder, scan);
+	folder->look_again |= folder_set_watches(folder, scan);
 	if (!folder->look_again)
 		take_over(folder, scan);
 	scan_free(scan);
@@ -477,7 +292,7 @@ static void look_done(struct scan *scan)
 		begin_look(folder);
 	else if (folder->look_again)
 		folder_look(folder);
-	else if (is_blind(folder, error))
+	else if (folder_is_blind(folder, error))
 		uv_timer_start(&folder->later, on_later, BLIND_MS, 0);
 }
 
@@ -564,7 +379,7 @@ void folder_take_over(struct folder *folder, struct domain *domain)
 	const char *slash = domain->socket ? strrchr(domain->socket, '/') : NULL;
 	struct entry *entry;
 
-	if (!slash || find_entry(folder, slash + 1))
+	if (!slash || folder_find_entry(folder, slash + 1))
 		return;
 	entry = entry_new(folder, slash + 1);
 	entry->domain = domain;
@@ -624,7 +439,7 @@ bool folders_stop(struct model *model)
 		if (!folder->stopping) {
 			folder->stopping = true;
 			while (folder->watches)
-				watch_end(folder->watches);
+				folder_watch_end(folder->watches);
 			uv_close((uv_handle_t *)&folder->later, handle_closed);
 			uv_close((uv_handle_t *)&folder->turn, handle_closed);
 		}
