@@ -418,41 +418,6 @@ void domain_burst_over(uv_timer_t *timer)
 			finish_tell_errors(disk);
 }
 
-/* True if something hangs on QEMU's answering again. */
-static bool somebody_waits(const struct domain *domain)
-{
-	const struct disk *disk;
-	const struct op *op;
-
-	DL_FOREACH(domain->disks, disk) {
-		if (job_is_live(disk->job) &&
-		    (disk->job->unanswered || disk->job->phase == JOB_FINALIZING))
-			return true;
-		DL_FOREACH(disk->ops, op)
-			if (op->needs_qemu)
-				return true;
-	}
-	return false;
-}
-
-static void patience_over(uv_timer_t *timer)
-{
-	struct domain *domain = timer->data;
-
-	if (!domain->link->ready || !somebody_waits(domain))
-		return;
-	domain_refresh(domain);
-	domain_be_patient(domain);
-}
-
-void domain_be_patient(struct domain *domain)
-{
-	uv_timer_t *timer = &domain->link->patience;
-
-	if (!uv_is_active((uv_handle_t *)timer) && !domain->link->stopping)
-		uv_timer_start(timer, patience_over, domain->model->settings.timeout_ms, 0);
-}
-
 /* --- beginning and end --- */
 
 enum {

@@ -110,8 +110,6 @@ void domain_start(struct domain *domain);
 void domain_engine_failed(struct domain *domain, const char *reason);
 /* The engine is up: connect. */
 void domain_connect(struct domain *domain);
-/* While a job is waited for that QEMU has not answered about: looks now and then whether it still answers. */
-void domain_be_patient(struct domain *domain);
 /* Closes the link and the timers for good; domain_free() after the loop has run their closing callbacks. */
 void domain_stop(struct domain *domain);
 /* A connection, a watch or the timers have been closed. */
@@ -198,6 +196,8 @@ void inventory_take_over(struct disk *disk);
 void disk_remove(struct disk *disk);
 
 /* --- refresh.c --- */
+/* While a job is waited for that QEMU has not answered about: looks now and then whether it still answers. */
+void domain_be_patient(struct domain *domain);
 /* Asks for figures; whoever waits for them is served by the answer. */
 void domain_refresh(struct domain *domain);
 /* A job is running: its figures are asked for once a second as long as one is. */
