@@ -77,6 +77,8 @@ static void start_server(struct keeper *keeper);
 
 static void end(struct keeper *keeper, int status)
 {
+	if (keeper->rehearsal)
+		kill(keeper->rehearsal->pid, SIGKILL);
 	keeper->status = status;
 	uv_stop(&keeper->loop);
 }
