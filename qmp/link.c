@@ -363,8 +363,17 @@ static void capabilities_reply(void *data, const struct qmp_error *error,
 		link->handlers->ready(link->owner);
 }
 
+/* QEMU may give us the last answer to the client before us, whose connection ended in between: even before it greets (seen with 7.2). */
+static bool is_left_over(const struct qmp_value *message)
+{
+	return (qmp_value_get(message, "return") || qmp_value_get(message, "error")) &&
+	       qmp_value_is_number(qmp_value_get(message, "id"));
+}
+
 static void take_greeting(struct qmp_link *link, const struct qmp_value *message)
 {
+	if (is_left_over(message))
+		return;
 	if (!qmp_value_is_object(qmp_value_get(message, "QMP"))) {
 		link_end(link, -EPROTO, "it did not greet as a QMP monitor does");
 		return;
