@@ -49,10 +49,10 @@ static void read_content(struct reply *reply, const struct place *place)
 		text_append(text, text_bytes(told), text_length(told));
 		version = OPEN_UNSEEN;
 	}
-	give_text(reply, text);
 	if (file)
-		open_file_take_snapshot(file, text, version);
-	else
+		open_file_take_snapshot(file, text, version, reply->size);
+	give_text(reply, text);
+	if (!file)
 		text_free(text); /* closed while it waited */
 }
 
@@ -149,6 +149,7 @@ void io_read(struct reply *reply)
 	struct open_files *files = &reply->face->files;
 	struct open_file *file = open_file_find(files, reply->fh);
 	struct place place;
+	const struct text *snapshot;
 	const char *answer;
 	size_t left;
 
@@ -162,8 +163,11 @@ void io_read(struct reply *reply)
 			reply_free(reply);
 			return;
 		}
-		if (reply->offset && file->snapshot) {
-			give_text(reply, file->snapshot);
+		if (open_file_goes_on(file, reply->offset, &snapshot)) {
+			if (snapshot)
+				give_text(reply, snapshot);
+			else
+				give(reply, "", 0);
 			return;
 		}
 	}

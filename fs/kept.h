@@ -26,6 +26,7 @@ struct kept_file {
 	uint64_t node;
 	uint64_t request; /* the OPEN that it was made for */
 	uint64_t poll;
+	uint64_t end; /* of the content that was read, if it was read whole; 0: it was not */
 	uid_t uid;
 	gid_t gid;
 	pid_t pid;

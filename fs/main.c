@@ -280,7 +280,7 @@ static void start(struct daemon *daemon)
 	uv_loop_init(&daemon->loop);
 	start_signals(daemon);
 	face_init(&daemon->face);
-	open_files_keep(&daemon->face.files, daemon->kept);
+	open_files_keep(&daemon->face.files, daemon->kept, daemon->handover);
 	settings.journal = open_journal(daemon, &failure);
 	daemon->model = model_new(&daemon->loop, &settings, &face_watcher, &daemon->face);
 	face_set_model(&daemon->face, daemon->model);

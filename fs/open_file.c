@@ -3,6 +3,9 @@
  */
 #include "fs/open_file.h"
 
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -10,11 +13,16 @@
 #include <utlist.h>
 #include "fs/kept.h"
 #include "fs/node.h"
+#include "jobs/journal.h"
 
 enum {
 	LIFE_SHIFT =
 		32, /* more files than 2^32 in one life carry over into the next number: harmless */
+	TEXT_KEY_BYTES = 32,
 };
+
+#define TEXT   "text/"
+#define ANSWER "answer/"
 
 void open_files_init(struct open_files *files)
 {
@@ -49,6 +57,81 @@ void open_file_keep(struct open_file *file)
 	kept->number = file->number; /* from here on it counts */
 }
 
+/* --- what is read in pieces, across a death --- */
+
+static const char *key_of(const struct open_file *file, const char *prefix,
+			  char key[TEXT_KEY_BYTES])
+{
+	snprintf(key, TEXT_KEY_BYTES, "%s%" PRIx64, prefix, file->number);
+	return key;
+}
+
+/* The length of @text if the reader has got all of it: most do. Else the rest must be there in the next life, too. */
+static void keep_snapshot(struct open_file *file, size_t size)
+{
+	size_t length = text_length(file->snapshot);
+	char key[TEXT_KEY_BYTES];
+
+	if (!file->kept)
+		return;
+	key_of(file, TEXT, key);
+	file->kept->end = size < length ? 0 : length;
+	if (size < length)
+		journal_put(file->texts, key, text_bytes(file->snapshot));
+	else
+		journal_drop(file->texts, key);
+}
+
+/* Nobody can read the answer in a file that was opened for writing only. */
+static void keep_answer(struct open_file *file)
+{
+	char key[TEXT_KEY_BYTES], *value;
+
+	if (!file->kept || (file->flags & O_ACCMODE) != O_RDWR)
+		return;
+	key_of(file, ANSWER, key);
+	if (!file->answer || !text_length(file->answer)) {
+		journal_drop(file->texts, key);
+		return;
+	}
+	if (asprintf(&value, "%" PRIu64 " %" PRIu64 " %d\n%s", file->answer_end, file->answer_base,
+		     file->answer_begun, text_bytes(file->answer)) < 0)
+		abort();
+	journal_put(file->texts, key, value);
+	free(value);
+}
+
+static void forget_texts(const struct open_file *file)
+{
+	char key[TEXT_KEY_BYTES];
+
+	if (!file->kept)
+		return;
+	journal_drop(file->texts, key_of(file, TEXT, key));
+	journal_drop(file->texts, key_of(file, ANSWER, key));
+}
+
+static void take_texts(struct open_file *file)
+{
+	char key[TEXT_KEY_BYTES];
+	const char *text = journal_get(file->texts, key_of(file, TEXT, key)),
+		   *answer = journal_get(file->texts, key_of(file, ANSWER, key)),
+		   *line = answer ? strchr(answer, '\n') : NULL;
+	int begun = 0;
+
+	file->end = file->kept->end;
+	if (text && !file->end) {
+		file->snapshot = text_new();
+		text_puts(file->snapshot, text);
+	}
+	if (line && sscanf(answer, "%" SCNu64 " %" SCNu64 " %d", &file->answer_end,
+			   &file->answer_base, &begun) == 3) {
+		file->answer_begun = begun;
+		file->answer = text_new();
+		text_puts(file->answer, line + 1);
+	}
+}
+
 static void open_again(void *data, struct kept_file *kept)
 {
 	struct open_files *files = data;
@@ -68,16 +151,19 @@ static void open_again(void *data, struct kept_file *kept)
 	file->gone = kept->gone;
 	file->number = kept->number;
 	file->seen = OPEN_UNSEEN;
+	file->texts = files->texts;
+	take_texts(file);
 	HASH_ADD(hh, files->table, number, sizeof(file->number), file);
 	/* Whether what it has seen is still so nobody knows: whoever polls looks again. */
 	if (kept->poll)
 		open_file_set_poll(files, file, kept->poll, OPEN_UNSEEN);
 }
 
-void open_files_keep(struct open_files *files, struct kept *kept)
+void open_files_keep(struct open_files *files, struct kept *kept, struct journal *texts)
 {
-	files->kept = kept;
-	kept_each_file(kept, open_again, files);
+	files->kept = texts ? kept : NULL;
+	files->texts = texts;
+	kept_each_file(files->kept, open_again, files);
 }
 
 void open_files_clear(struct open_files *files)
@@ -101,6 +187,9 @@ static struct open_file *add(struct open_files *files, uint64_t number, const st
 		event_log_open(place_log(place), &file->place);
 	HASH_ADD(hh, files->table, number, sizeof(file->number), file);
 	file->kept = kept_file_new(files->kept);
+	file->texts = files->texts;
+	if (file->kept)
+		file->kept->end = 0;
 	return file;
 }
 
@@ -171,6 +260,7 @@ static void free_list(struct open_file *file)
 
 void open_file_free(struct open_files *files, struct open_file *file)
 {
+	forget_texts(file);
 	kept_file_free(files->kept, file->kept);
 	file->kept = NULL;
 	open_file_set_poll(files, file, 0, 0);
@@ -181,11 +271,19 @@ void open_file_free(struct open_files *files, struct open_file *file)
 	free(file);
 }
 
-void open_file_take_snapshot(struct open_file *file, struct text *text, uint64_t version)
+void open_file_take_snapshot(struct open_file *file, struct text *text, uint64_t version,
+			     size_t size)
 {
 	text_free(file->snapshot);
 	file->snapshot = text;
 	file->seen = version;
+	keep_snapshot(file, size);
+}
+
+bool open_file_goes_on(const struct open_file *file, uint64_t offset, const struct text **text)
+{
+	*text = file->snapshot;
+	return offset && (file->snapshot || (file->end && offset >= file->end));
 }
 
 void open_file_set_answer(struct open_file *file, const struct text *text, uint64_t end)
@@ -195,7 +293,9 @@ void open_file_set_answer(struct open_file *file, const struct text *text, uint6
 	text_clear(file->answer);
 	text_append(file->answer, text_bytes(text), text_length(text));
 	file->answer_begun = false;
+	file->answer_base = 0;
 	file->answer_end = end;
+	keep_answer(file);
 }
 
 bool open_file_answers(struct open_file *file, uint64_t offset, const char **bytes, size_t *left)
@@ -213,6 +313,7 @@ bool open_file_answers(struct open_file *file, uint64_t offset, const char **byt
 	if (!file->answer_begun || offset == 0) {
 		file->answer_begun = true;
 		file->answer_base = offset == file->answer_end ? offset : 0;
+		keep_answer(file);
 	}
 	length = text_length(file->answer);
 	if (offset < file->answer_base || offset - file->answer_base > length)

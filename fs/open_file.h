@@ -34,7 +34,8 @@ struct open_file {
 	bool gone; /* its folder was removed: it is not what the next one of that name has */
 	unsigned writes;
 
-	struct text *snapshot; /* NULL: not read yet */
+	struct text *snapshot; /* NULL: not read yet, or read whole in an earlier life */
+	uint64_t end; /* where that ended; 0: there was none */
 	uint64_t seen; /* version of the topic at the last read from the beginning; OPEN_UNSEEN */
 
 	struct text *answer; /* to the last command; NULL: none, or it has been refreshed away */
@@ -50,7 +51,9 @@ struct open_file {
 	uint64_t poll; /* the kernel's handle of those who are to be told once; 0: none */
 	uint64_t polled; /* version when it was taken */
 	struct open_file *prev, *next; /* those with a poll handle */
-	struct kept_file *kept; /* for the next life; NULL: that will not know it */
+	struct kept_file *kept; /* for the next life; NULL: that will not know it ... */
+	struct journal
+		*texts; /* ... what is too long for that, under text/NUMBER and answer/NUMBER */
 	UT_hash_handle hh;
 };
 
@@ -58,14 +61,15 @@ struct open_file {
 
 struct open_files {
 	struct kept *kept; /* NULL: there is no next life */
+	struct journal *texts; /* of kept files */
 	struct open_file *table;
 	struct open_file *pollers;
 	uint64_t last; /* number given out; its upper half tells this life from others */
 };
 
 void open_files_init(struct open_files *files);
-/* What is opened from now on is kept in @kept (borrowed; may be NULL), and what earlier lives have kept there is open again. */
-void open_files_keep(struct open_files *files, struct kept *kept);
+/* What is opened from now on is kept in @kept and @texts (borrowed; may be NULL), and what earlier lives have kept there is open again. */
+void open_files_keep(struct open_files *files, struct kept *kept, struct journal *texts);
 /* Nothing more is kept, and what was kept is forgotten: nobody comes after us. */
 void open_files_clear(struct open_files *files);
 
@@ -86,8 +90,11 @@ struct open_file *open_file_adopt(struct open_files *files, uint64_t number,
 void open_files_leave(struct open_files *files, uint64_t folder);
 void open_file_free(struct open_files *files, struct open_file *file);
 
-/* Takes @text as the file's snapshot. */
-void open_file_take_snapshot(struct open_file *file, struct text *text, uint64_t version);
+/* Takes @text as the file's snapshot, before the first @size bytes of it are given to the reader. */
+void open_file_take_snapshot(struct open_file *file, struct text *text, uint64_t version,
+			     size_t size);
+/* True if a read at @offset goes on in a snapshot; *@text is that, or NULL: its end was reached in an earlier life. */
+bool open_file_goes_on(const struct open_file *file, uint64_t offset, const struct text **text);
 /* Copies @text as the answer to a command whose write ended at @end. */
 void open_file_set_answer(struct open_file *file, const struct text *text, uint64_t end);
 /* The answer as seen by a read at @offset; false if that read is not about the answer. */
