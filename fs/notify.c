@@ -1,7 +1,7 @@
 /*
  * What is told to those who watch; see fs/notify.h.
  */
-#include "fs/notify.h"
+#include "fs/notify_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,58 +11,9 @@
 #include "fs/face.h"
 #include "fs/log.h"
 #include "fs/node.h"
+#include "fs/notify_kept.h"
 #include "fs/toucher.h"
 #include "jobs/journal.h"
-
-enum {
-	ORDERS_MAX = 64, /* under way at once: what changes meanwhile is told in one go */
-	TOUCHERS_MAX = 4, /* given up ones included */
-	TOUCHER_KEY_BYTES = 24,
-	RESTART_MS =
-		1000, /* a toucher that dies again at once is started again only after so long */
-};
-
-/* A file that has changed lately. */
-struct notice {
-	char *path; /* below the mount point */
-	uint64_t node;
-	unsigned apart_ms;
-	uint64_t due; /* not to be told before, by uv_now() */
-	bool wanted, ordered;
-	struct notice *prev, *next;
-	UT_hash_handle hh;
-};
-
-/* An order for the toucher: a notice, or a folder to be made or removed. */
-struct order {
-	char what; /* as in fs/toucher.h */
-	struct notice *notice; /* NULL: a folder */
-	char *path, *name;
-	char *domain; /* that a disk's folder is in; NULL: it is a domain's */
-	uint64_t parent, node, generation, domain_generation;
-	struct order *prev, *next;
-};
-
-struct notify {
-	uv_loop_t *loop;
-	struct face *face;
-	char *mountpoint;
-	uv_timer_t timer; /* the next notice that is due */
-	uv_timer_t watchdog; /* the toucher's answer */
-	uv_timer_t restart;
-	uv_prepare_t prepare;
-	struct notice *table, *list;
-	struct order *folders; /* to be ordered, in order */
-	struct order *orders; /* under way, oldest first */
-	unsigned ordered;
-	unsigned folders_due; /* folders among both */
-	unsigned slow; /* files in the list that are told of NOTIFY_PROGRESS_MS apart */
-	struct toucher *toucher; /* NULL: none at the moment */
-	struct toucher *touchers[TOUCHERS_MAX]; /* all that are alive */
-	uint64_t started; /* when the last one was, by uv_now() */
-	bool running;
-	bool dirty; /* something may be sent that could not be before */
-};
 
 static void on_due(uv_timer_t *timer);
 static void on_stuck(uv_timer_t *timer);
@@ -95,6 +46,31 @@ static char *folder_path(const struct domain *domain, const struct disk *disk)
 	return path;
 }
 
+/* Takes @path. */
+static struct notice *find_notice(struct notify *notify, char *path, uint64_t node)
+{
+	struct notice *notice;
+
+	HASH_FIND_STR(notify->table, path, notice);
+	if (notice) {
+		free(path);
+		return notice;
+	}
+	notice = calloc(1, sizeof(*notice));
+	if (!notice)
+		abort();
+	notice->path = path;
+	notice->node = node;
+	HASH_ADD_KEYPTR(hh, notify->table, notice->path, strlen(notice->path), notice);
+	DL_APPEND(notify->list, notice);
+	return notice;
+}
+
+static struct journal *handover(const struct notify *notify)
+{
+	return notify->face->model->handover;
+}
+
 static void want(struct notify *notify, const struct place *place, const char *folder,
 		 unsigned apart_ms)
 {
@@ -103,22 +79,13 @@ static void want(struct notify *notify, const struct place *place, const char *f
 
 	if (asprintf(&path, "%s/%s", folder, place->file->name) < 0)
 		abort();
-	HASH_FIND_STR(notify->table, path, notice);
-	if (notice) {
-		free(path);
-	} else {
-		notice = calloc(1, sizeof(*notice));
-		if (!notice)
-			abort();
-		notice->path = path;
-		notice->node = node_id(place);
-		HASH_ADD_KEYPTR(hh, notify->table, notice->path, strlen(notice->path), notice);
-		DL_APPEND(notify->list, notice);
-	}
+	notice = find_notice(notify, path, node_id(place));
 	/* The last figures of a job that has just ended are not to wait for their second. */
 	if (apart_ms < notice->apart_ms && notice->due > uv_now(notify->loop) + apart_ms)
 		notice->due = uv_now(notify->loop);
 	notice->apart_ms = apart_ms;
+	if (!notice->wanted && !notice->ordered)
+		notify_keep_notice(handover(notify), notice->path, notice->node);
 	notice->wanted = true;
 	notify->dirty = true;
 }
@@ -141,8 +108,31 @@ void notify_changed(struct notify *notify, struct domain *domain, struct disk *d
 	free(folder);
 }
 
-static void order_free(struct order *order)
+static void keep_order(struct notify *notify, struct order *order)
 {
+	const struct kept_order kept = {
+		.what = order->what,
+		.path = order->path,
+		.name = order->name,
+		.domain = order->domain,
+		.parent = order->parent,
+		.node = order->node,
+		.generation = order->generation,
+		.domain_generation = order->domain_generation,
+		.number = order->number = ++notify->last_number,
+	};
+
+	notify_keep_order(handover(notify), &kept);
+	DL_APPEND(notify->folders, order);
+	notify->folders_due++;
+	notify->dirty = true;
+}
+
+/* It has been carried out, or is in vain. */
+static void order_free(struct notify *notify, struct order *order)
+{
+	if (order->number)
+		notify_drop_order(handover(notify), order->number);
 	free(order->path);
 	free(order->name);
 	free(order->domain);
@@ -157,7 +147,7 @@ void notify_folder_made(struct notify *notify, const struct domain *domain)
 		if (strcmp(order->domain ? order->domain : order->name, domain->name))
 			continue;
 		DL_DELETE(notify->folders, order);
-		order_free(order);
+		order_free(notify, order);
 	}
 }
 
@@ -184,9 +174,7 @@ void notify_folder(struct notify *notify, const struct domain *domain, const str
 		place.disk = NULL;
 		order->domain_generation = node_generation(&notify->face->nodes, &place);
 	}
-	DL_APPEND(notify->folders, order);
-	notify->folders_due++;
-	notify->dirty = true;
+	keep_order(notify, order);
 }
 
 void notify_link(struct notify *notify, const struct domain *domain, const char *name, bool added)
@@ -203,9 +191,7 @@ void notify_link(struct notify *notify, const struct domain *domain, const char 
 	order->node = node_link_id(domain->name, name);
 	order->parent = node_id_of(domain->name, NULL, "by-source");
 	order->domain = strdup(domain->name);
-	DL_APPEND(notify->folders, order);
-	notify->folders_due++;
-	notify->dirty = true;
+	keep_order(notify, order);
 }
 
 bool notify_folders_are_told(const struct notify *notify)
@@ -265,7 +251,7 @@ static uint64_t send_due(struct notify *notify)
 		DL_DELETE(notify->folders, order);
 		if (is_vain(notify, order)) {
 			notify->folders_due--;
-			order_free(order);
+			order_free(notify, order);
 		} else {
 			send_order(notify, order);
 		}
@@ -316,11 +302,14 @@ static void order_over(struct notify *notify)
 		return;
 	DL_DELETE(notify->orders, order);
 	notify->ordered--;
-	if (order->notice)
-		order->notice->ordered = false;
-	else
+	if (!order->notice) {
 		notify->folders_due--;
-	order_free(order);
+	} else {
+		order->notice->ordered = false;
+		if (!order->notice->wanted)
+			notify_drop_notice(handover(notify), order->notice->path);
+	}
+	order_free(notify, order);
 	notify->dirty = true;
 }
 
@@ -334,7 +323,7 @@ static void orders_again(struct notify *notify)
 			last->notice->wanted = true;
 			last->notice->ordered = false;
 			DL_DELETE(notify->orders, last);
-			order_free(last);
+			order_free(notify, last);
 		} else {
 			DL_DELETE(notify->orders, last);
 			DL_PREPEND(notify->folders, last);
@@ -347,18 +336,11 @@ static void orders_again(struct notify *notify)
 
 /* --- the toucher --- */
 
-/* What the next life knows it by. */
-static char *toucher_key(char key[TOUCHER_KEY_BYTES], pid_t pid)
-{
-	snprintf(key, TOUCHER_KEY_BYTES, "toucher/%d", pid);
-	return key;
-}
-
 static void forget_toucher(struct notify *notify, struct toucher *toucher)
 {
 	char key[TOUCHER_KEY_BYTES];
 
-	journal_drop(notify->face->model->handover, toucher_key(key, toucher_pid(toucher)));
+	journal_drop(notify->face->model->handover, notify_toucher_key(key, toucher_pid(toucher)));
 	for (int i = 0; i < TOUCHERS_MAX; i++)
 		if (notify->touchers[i] == toucher)
 			notify->touchers[i] = NULL;
@@ -411,7 +393,7 @@ static void start_toucher(struct notify *notify)
 	if (notify->toucher) {
 		notify->touchers[free_place] = notify->toucher;
 		journal_put(notify->face->model->handover,
-			    toucher_key(key, toucher_pid(notify->toucher)), "");
+			    notify_toucher_key(key, toucher_pid(notify->toucher)), "");
 	} else {
 		uv_timer_start(&notify->restart, on_restart, RESTART_MS, 0);
 	}
@@ -452,68 +434,6 @@ static void before_sleep(uv_prepare_t *prepare)
 		pump(notify);
 }
 
-bool notify_is_toucher(const struct notify *notify, pid_t pid, bool again)
-{
-	char key[TOUCHER_KEY_BYTES];
-
-	if (again && journal_get(notify->face->model->handover, toucher_key(key, pid)))
-		return true;
-	for (int i = 0; i < TOUCHERS_MAX; i++)
-		if (notify->touchers[i] && toucher_pid(notify->touchers[i]) == pid)
-			return true;
-	return false;
-}
-
-/* The order that the toucher is at, if it is about a folder; else NULL. */
-static const struct order *current_folder(struct notify *notify)
-{
-	if (notify->toucher)
-		toucher_catch_up(notify->toucher);
-	return notify->orders && !notify->orders->notice ? notify->orders : NULL;
-}
-
-/* True if @order removes a disk whose domain is gone, too. */
-static bool lacks_domain(const struct notify *notify, const struct order *order)
-{
-	return order->what == 'r' && order->domain &&
-	       !model_find_domain(notify->face->model, order->domain);
-}
-
-enum notify_folder notify_toucher_sees(struct notify *notify, uint64_t parent, const char *name,
-				       uint64_t *node, uint64_t *generation)
-{
-	const struct order *order = current_folder(notify);
-	const char *disks = "disks";
-
-	if (!order)
-		return FOLDER_OTHER;
-	if (order->parent == parent && !strcmp(order->name, name)) {
-		*node = order->node;
-		*generation = order->generation;
-		return order->what == 'm' || order->what == 's' ? FOLDER_ADDED : FOLDER_REMOVED;
-	}
-	if (!lacks_domain(notify, order))
-		return FOLDER_OTHER;
-	*generation = 0;
-	if (parent == node_id_of(NULL, NULL, "domains") && !strcmp(name, order->domain)) {
-		*node = node_id_of(order->domain, NULL, NULL);
-		*generation = order->domain_generation;
-	} else if (parent == node_id_of(order->domain, NULL, NULL) && !strcmp(name, disks)) {
-		*node = order->parent;
-	} else {
-		return FOLDER_OTHER;
-	}
-	return FOLDER_REMOVED;
-}
-
-bool notify_toucher_walks(struct notify *notify, uint64_t node)
-{
-	const struct order *order = current_folder(notify);
-
-	return order && lacks_domain(notify, order) &&
-	       (node == order->parent || node == node_id_of(order->domain, NULL, NULL));
-}
-
 /* --- life --- */
 
 struct notify *notify_new(uv_loop_t *loop, struct face *face, const char *mountpoint)
@@ -534,9 +454,43 @@ struct notify *notify_new(uv_loop_t *loop, struct face *face, const char *mountp
 	return notify;
 }
 
+/* What the last life of the server has not told any more. */
+static void take_notice(void *data, const char *path, uint64_t node)
+{
+	struct notify *notify = data;
+	struct notice *notice = find_notice(notify, strdup(path), node);
+
+	notice->apart_ms = NOTIFY_MS;
+	notice->wanted = true;
+	notify->dirty = true;
+}
+
+static void take_order(void *data, const struct kept_order *kept)
+{
+	struct notify *notify = data;
+	struct order *order = calloc(1, sizeof(*order));
+
+	if (!order)
+		abort();
+	order->what = kept->what;
+	order->path = strdup(kept->path);
+	order->name = strdup(kept->name);
+	order->domain = kept->domain ? strdup(kept->domain) : NULL;
+	order->parent = kept->parent;
+	order->node = kept->node;
+	order->generation = kept->generation;
+	order->domain_generation = kept->domain_generation;
+	order->number = kept->number;
+	if (kept->number > notify->last_number)
+		notify->last_number = kept->number;
+	DL_APPEND(notify->folders, order);
+	notify->folders_due++;
+}
+
 void notify_start(struct notify *notify)
 {
 	notify->running = true;
+	notify_each_kept(handover(notify), take_notice, take_order, notify);
 	start_toucher(notify);
 	uv_prepare_start(&notify->prepare, before_sleep);
 }
@@ -566,7 +520,7 @@ void notify_stop(struct notify *notify)
 		struct order *order = notify->folders;
 
 		DL_DELETE(notify->folders, order);
-		order_free(order);
+		order_free(notify, order);
 	}
 	uv_close((uv_handle_t *)&notify->timer, NULL);
 	uv_close((uv_handle_t *)&notify->watchdog, NULL);
