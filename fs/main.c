@@ -41,6 +41,7 @@ struct daemon {
 	struct options options;
 	char **argv; /* the command line */
 	char *folder; /* that it is relative to */
+	bool taken_over; /* and we serve it */
 	bool served; /* we are a server that was started by our keeper */
 	int fuse; /* the mount of an earlier life, which we take over; -1 */
 	int session_memory,
@@ -95,7 +96,9 @@ static void daemon_end(struct daemon *daemon, char *failure)
 	}
 	daemon->ending = true;
 	daemon->failure = failure;
-	store_say("STOPPING=1");
+	/* A takeover that fails is not the end of the mount: whoever keeps that tries again, or takes it down. */
+	if (daemon->fuse < 0 || daemon->taken_over)
+		store_say("STOPPING=1");
 	model_stop(daemon->model, on_model_stopped, daemon);
 }
 
@@ -199,8 +202,10 @@ static void take_over(struct daemon *daemon)
 	if (status)
 		daemon_end(daemon,
 			   text_sentence("the mount cannot be taken over: %s", strerror(-status)));
-	else
+	else {
+		daemon->taken_over = true;
 		on_ready(daemon);
+	}
 }
 
 /* What callers other than the owner may do. */
@@ -214,8 +219,15 @@ static void set_policy(struct daemon *daemon, char **failure)
 	if (options->allow && verbs_read(options->allow, &verbs, &bad, &bad_length))
 		policy_set_verbs(policy, verbs);
 	free(verbs);
-	for (size_t i = 0; !*failure && i < options->image_dir_count; i++)
+	for (size_t i = 0; !*failure && i < options->image_dir_count; i++) {
 		policy_add_folder(policy, options->image_dirs[i], failure);
+		/* Nobody is there to mend the command line: nothing may be made there. */
+		if (*failure && daemon->fuse >= 0) {
+			log_line("%s", *failure);
+			free(*failure);
+			*failure = NULL;
+		}
+	}
 }
 
 static void start_signals(struct daemon *daemon)
@@ -257,7 +269,7 @@ static struct journal *open_journal(struct daemon *daemon, char **failure)
 			store_keep(KEEPER_LOCK, daemon->state.lock);
 		return journal_open(&settings);
 	}
-	if (options->state_dir || code == -EWOULDBLOCK) {
+	if (daemon->fuse < 0 && (options->state_dir || code == -EWOULDBLOCK)) {
 		*failure = error;
 		return NULL;
 	}

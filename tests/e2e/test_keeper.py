@@ -437,3 +437,17 @@ def test_a_restart_by_a_service_manager(storage_daemon, managed, overlay):
     assert len(mount_lines(tree.path)) == 1
     assert tree.disk("vm").status == "idle"
     assert manager.stop() == 0
+
+
+@pytest.mark.quick
+def test_a_takeover_without_its_folders(folder, storage_daemon, overlay, mount):
+    """An image_dir that is gone by then keeps no server from taking over: nothing may be made there, that is all."""
+    qemu = storage_daemon("vm", blockdev("disk0", overlay()))
+    os.mkdir(f"{folder}/pool")
+    tree = mount(qemu.socket, options=f"image_dir={folder}/pool")
+    os.rmdir(f"{folder}/pool")
+    before = tree.pid
+    os.kill(before, signal.SIGKILL)
+    assert tree.disk("vm", "disk0").status == "idle"
+    wait_for(lambda: tree.pid != before, why="the next server")
+    assert "pool" in tree.said()
