@@ -17,7 +17,7 @@
 
 #define DOMAIN "domain/"
 #define STATE  "state/"
-#define DISK   "disk/"
+#define DISK   "shown/" /* not disk/, which is a key of jobs/identity.c: both may be in one journal */
 #define ERROR  "error/"
 
 /* malloc'ed. @disk may be NULL. */

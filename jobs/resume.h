@@ -7,7 +7,7 @@
  *
  *	domain/DOMAIN			where its monitor is
  *	state/DOMAIN			the words of `state`
- *	disk/DOMAIN/DISK		its identity and chain
+ *	shown/DOMAIN/DISK		a disk: its identity and chain
  *	live/DOMAIN/DISK		its live job (jobs/job_record.h)
  *	error/DOMAIN, error/DOMAIN/DISK	the text of `error`
  *	event/SEQ, log/...		events (jobs/event_store.h)
