@@ -23,6 +23,8 @@ enum {
 	/* Commands are small: a peer that leaves so much unread has long stopped to read. */
 	UNSENT_BYTES_MAX = 4 << 20,
 	REASON_BYTES = 1024,
+	ID_SHORT_MAX = 99, /* as long as few are waiting */
+	ID_MAX = 2 * QMP_COMMANDS_MAX,
 };
 
 enum link_state {
@@ -65,7 +67,7 @@ struct qmp_link {
 	struct qmp_reader *reader;
 	struct command *sent; /* by id */
 	struct command *waiting, *refused;
-	uint64_t first_id, last_id; /* of commands; they differ in every life and connection */
+	uint64_t last_id, highest_id; /* of commands */
 	unsigned timeout_ms;
 	uint64_t busy_ms; /* when to call a silent peer busy, 0: not */
 	uint64_t timer_ms; /* when the timer is set to fire, 0: it is not */
@@ -301,11 +303,41 @@ static void write_command(struct qmp_link *link, const struct command *command,
 	transport_write(link->transport, line, (size_t)length);
 }
 
+static uint64_t random_number(void)
+{
+	uint32_t random = 0;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		random = (uint32_t)uv_hrtime();
+	return random;
+}
+
+/*
+ * QEMU reads commands a byte at a time, some 3 microseconds each (monitor_can_read() in its source): so numbers are short, and used again once
+ * they have been answered. The first one, of qmp_capabilities, is another in every life and connection: QEMU may give us the answer to a
+ * command of the client before us (seen with 7.2), but since it carries out one command after the other not after that of our first.
+ */
+static uint64_t new_id(struct qmp_link *link)
+{
+	const uint64_t limit = HASH_COUNT(link->sent) < ID_SHORT_MAX / 2 ? ID_SHORT_MAX : ID_MAX;
+	struct command *taken;
+
+	if (link->state == LINK_NEGOTIATING)
+		return (random_number() << 20) + ID_MAX + 1;
+	do {
+		link->last_id = link->last_id < limit ? link->last_id + 1 : 1;
+		HASH_FIND(hh, link->sent, &link->last_id, sizeof(link->last_id), taken);
+	} while (taken);
+	if (link->highest_id < link->last_id)
+		link->highest_id = link->last_id;
+	return link->last_id;
+}
+
 static void send_now(struct qmp_link *link, struct command *command, struct qmp_value *arguments)
 {
 	/* Time may have passed since the loop last looked at the clock. */
 	uv_update_time(link->loop);
-	command->id = ++link->last_id;
+	command->id = new_id(link);
 	command->deadline_ms = uv_now(link->loop) + link->timeout_ms;
 	command->sent_ns = uv_hrtime();
 	HASH_ADD(hh, link->sent, id, sizeof(command->id), command);
@@ -415,14 +447,11 @@ static void command_answer(struct command *command, const struct qmp_value *mess
 		command->reply(command->data, NULL, qmp_value_get(message, "return"));
 }
 
-/*
- * QEMU may give us the answer to a command of the client before us, whose connection ended in between (seen with 7.2). Its number is
- * none of ours.
- */
+/* The client before us, as in new_id(). */
 static bool is_for_another(const struct qmp_link *link, const struct qmp_value *id_value,
 			   uint64_t id)
 {
-	return qmp_value_is_number(id_value) && (id <= link->first_id || id > link->last_id);
+	return qmp_value_is_number(id_value) && (!id || id > link->highest_id);
 }
 
 static bool has_key(const struct qmp_value *message, const char *key)
@@ -557,11 +586,7 @@ struct qmp_link *qmp_link_open(uv_loop_t *loop, const struct qmp_address *addres
 			       void *owner)
 {
 	struct qmp_link *link = must(calloc(1, sizeof(*link)));
-	uint32_t random = 0;
 
-	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-		random = (uint32_t)uv_hrtime();
-	link->first_id = link->last_id = (uint64_t)random << 20;
 	link->loop = loop;
 	link->handlers = handlers;
 	link->owner = owner;

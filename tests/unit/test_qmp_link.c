@@ -323,24 +323,65 @@ Test(qmp_link, answer_to_nothing)
 	}
 }
 
+/* Answers to the client before us come before ours: to it QEMU owes them longer. */
+static bool answer_another_first(void *data, struct peer *peer, size_t number, const char *command,
+				 const struct qmp_value *arguments)
+{
+	char line[64];
+
+	for (int id = -1; id < 200 && !strcmp(command, "qmp_capabilities"); id++) {
+		snprintf(line, sizeof(line), "{\"return\": {\"n\": 7}, \"id\": %d}", id);
+		peer_send(peer, line);
+	}
+	return false;
+}
+
 Test(qmp_link, answer_for_the_client_before_us)
 {
 	/* Catches the answer to another connection's command, which QEMU may send to us, taken for one of ours or for the end. */
 	struct owner owner;
 
-	ready(&owner, TIMEOUT_MS);
+	begin(&owner);
+	peer_set_hook(owner.peer, answer_another_first, NULL);
+	open_to(&owner, peer_path(owner.peer), TIMEOUT_MS);
+	until(&owner, "ready ");
 	peer_set_answer(owner.peer, "a", NULL);
 	send_one(&owner, "a", 1);
 	cr_assert(peer_run_until_command(owner.peer, "a", 1, LONG_MS));
-	for (int id = -1; id < 20; id++) {
-		char line[64];
-
-		snprintf(line, sizeof(line), "{\"return\": {\"n\": 7}, \"id\": %d}", id);
-		peer_send(owner.peer, line);
-	}
+	peer_send(owner.peer, "{\"return\": {\"n\": 7}, \"id\": 4711}");
 	peer_reply(owner.peer, peer_last_of(owner.peer, "a"), "{'n': 1}");
 	until(&owner, "reply1");
-	expect_log(&owner, "reply1:1 ");
+	expect_log(&owner, "ready reply1:1 ");
+	end(&owner);
+}
+
+/* The id of the command in place @number of the record. */
+static long long id_of(const struct peer *peer, size_t number)
+{
+	return atoll(strstr(peer_message(peer, number), "\"id\":") + 5);
+}
+
+Test(qmp_link, numbers_are_short_and_never_shared)
+{
+	/* Catches commands that QEMU reads for long, and a number that comes again while its first command waits. */
+	struct owner owner;
+
+	ready(&owner, TIMEOUT_MS);
+	cr_assert_gt(id_of(owner.peer, 0), 1 << 20,
+		     "the first number tells us from the client before us");
+	peer_set_answer(owner.peer, "slow", NULL);
+	peer_set_answer(owner.peer, "a", "{'n': 1}");
+	send_one(&owner, "slow", 0);
+	for (int i = 1; i < 250; i++) {
+		owner.log[0] = 0;
+		send_one(&owner, "a", i % 90 + 1);
+		until(&owner, "reply");
+		cr_assert_leq(id_of(owner.peer, (size_t)i + 1), 99);
+		cr_assert_neq(id_of(owner.peer, (size_t)i + 1), id_of(owner.peer, 1));
+	}
+	owner.log[0] = 0;
+	peer_reply(owner.peer, 1, "{'n': 5}");
+	until(&owner, "reply0:5 ");
 	end(&owner);
 }
 
@@ -359,12 +400,6 @@ Test(qmp_link, rubbish_in_the_middle)
 	expect_log(&owner, "event:STOP closed:EPROTO ");
 	cr_assert_str_eq(owner.reason, "a message is nested deeper than 64 levels");
 	end(&owner);
-}
-
-/* The id of the command in place @number of the record. */
-static long long id_of(const struct peer *peer, size_t number)
-{
-	return atoll(strstr(peer_message(peer, number), "\"id\":") + 5);
 }
 
 Test(qmp_link, odd_answers)
