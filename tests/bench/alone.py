@@ -9,7 +9,8 @@ import subprocess
 import threading
 import time
 
-from tools import blockdev, commands_sent, floor, images, mounted, program, stopwatch, storage_daemon
+from tools import (blockdev, commands_sent, floor, images, mounted, on_processors, placements, program, stopwatch,
+                   storage_daemon)
 from watch import Inotify
 
 QUERY = '{"execute": "query-block-jobs"}'
@@ -30,6 +31,22 @@ def dismiss(job):
     return '{"execute": "job-dismiss", "arguments": {"id": "%s"}}' % job
 
 
+def each_placement(measure, folder, table, *lines):
+    """measure(folder) of pair(), a result for each of @lines, (what, target), on one processor and on two."""
+    for words, servers, clients in placements():
+        where = os.path.join(folder, words.split()[0])
+        os.makedirs(where)
+        results = [None] * len(lines)
+        if clients:
+            with on_processors(servers), pair(where) as pairs, on_processors(clients):
+                results = measure(*pairs)
+        for (what, target), result in zip(lines, results):
+            if result:
+                table.ratio(f"{what}, {words}", result, target)
+            else:
+                table.add(f"{what}, {words}", None, "", target)
+
+
 @contextlib.contextmanager
 def pair(folder):
     """Two storage daemons with the same disk, the first one mounted; and the floor."""
@@ -41,16 +58,19 @@ def pair(folder):
         yield mount.disk("ours", "disk0"), raw, lowest, mount
 
 
+def files_of(disk, raw, lowest, _):
+    status = stopwatch(5000, a=["read", disk / "status"], b=["read", lowest])
+    disk.hold()
+    raw.monitor("block-stream", device="disk0", job_id="raw", speed=1)
+    progress = stopwatch(3000, a=["read", disk / "progress"], b=["read", lowest, "ask", raw.socket, QUERY])
+    raw.monitor("job-cancel", id="raw")
+    disk.write("abort", "\n")
+    return status, progress
+
+
 def files(folder, table):
-    with pair(folder) as (disk, raw, lowest, _):
-        table.ratio("open+read+close of `status` / the floor file system's",
-                    stopwatch(5000, a=["read", disk / "status"], b=["read", lowest]), 1.15)
-        disk.hold()
-        raw.monitor("block-stream", device="disk0", job_id="raw", speed=1)
-        table.ratio("open+read+close of `progress` / floor + raw query-block-jobs",
-                    stopwatch(3000, a=["read", disk / "progress"], b=["read", lowest, "ask", raw.socket, QUERY]), 1.10)
-        raw.monitor("job-cancel", id="raw")
-        disk.write("abort", "\n")
+    each_placement(files_of, folder, table, ("open+read+close of `status` / floor", 1.15),
+                   ("open+read+close of `progress` / floor + raw query-block-jobs", 1.10))
 
 
 def readers(folder, table):
@@ -63,13 +83,15 @@ def readers(folder, table):
         disk.write("abort", "\n")
 
 
+def start_of(disk, raw, lowest, _):
+    return [stopwatch(300, a=["write", disk / "pull", "bandwidth=1\n"], after_a=["write", disk / "abort", "\n"],
+                      b=["write", lowest, "x\n", "ask", raw.socket, stream("raw%d", 1)],
+                      after_b=["ask", raw.socket, cancel("raw%d"), "event", raw.socket, '"concluded"',
+                               "ask", raw.socket, dismiss("raw%d")])]
+
+
 def start(folder, table):
-    with pair(folder) as (disk, raw, lowest, _):
-        table.ratio("write to `pull` until accepted / floor + raw block-stream",
-                    stopwatch(300, a=["write", disk / "pull", "bandwidth=1\n"], after_a=["write", disk / "abort", "\n"],
-                              b=["write", lowest, "x\n", "ask", raw.socket, stream("raw%d", 1)],
-                              after_b=["ask", raw.socket, cancel("raw%d"), "event", raw.socket, '"concluded"',
-                                       "ask", raw.socket, dismiss("raw%d")]), 1.25)
+    each_placement(start_of, folder, table, ("write to `pull` until accepted / floor + raw block-stream", 1.25))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import json
 class Table:
     def __init__(self):
         self.rows = []
-        print(f"{'':72} {'measured':>12}  {'target':>12}", flush=True)
+        print(f"{'':80} {'measured':>12}  {'target':>12}", flush=True)
 
     def add(self, what, value, unit="", target=None, spread=None, at_least=False):
         """@target: the most, or the least, that @value may be. @spread: (low, high). A @value of None was not measured."""
@@ -16,7 +16,7 @@ class Table:
         shown = "not measured" if value is None else f"{value:.2f} {unit}".rstrip() if value < 1000 else f"{value:.0f} {unit}".rstrip()
         aim = "" if target is None else f"{'>=' if at_least else '<='} {target:g} {unit}".rstrip()
         around = f"  ({spread[0]:.2f} to {spread[1]:.2f})" if spread else ""
-        print(f"{what:72} {shown:>12}  {aim:>12}{'  MISSED' if missed else ''}{around}", flush=True)
+        print(f"{what:80} {shown:>12}  {aim:>12}{'  MISSED' if missed else ''}{around}", flush=True)
 
     def ratio(self, what, result, target=None, at_least=False):
         """A result of stopwatch."""

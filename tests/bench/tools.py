@@ -33,6 +33,27 @@ def stopwatch(rounds, **lists):
     return json.loads(done.stdout)
 
 
+@contextlib.contextmanager
+def on_processors(numbers):
+    """What is started meanwhile runs on these only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, numbers)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def placements():
+    """
+    (words, processors of those who serve, of those who ask). Left alone, the scheduler settles each pair of processes on one processor or on
+    two, by chance and for long, and a wake-up on another, sleeping processor costs ten times as much as one beside its caller: a ratio of two
+    pairs would be one of their luck.
+    """
+    first, *others = sorted(os.sched_getaffinity(0))
+    return [("one processor", {first}, {first}), ("two processors", {first}, {others[0]} if others else None)]
+
+
 def cpu_ns(pid):
     """CPU time of a process, ever."""
     total = 0
