@@ -83,6 +83,8 @@ static void want(struct notify *notify, const struct place *place, const char *f
 	/* The last figures of a job that has just ended are not to wait for their second. */
 	if (apart_ms < notice->apart_ms && notice->due > uv_now(notify->loop) + apart_ms)
 		notice->due = uv_now(notify->loop);
+	if (!notice->wanted && notice->due < uv_now(notify->loop) + NOTIFY_AFTER_MS)
+		notice->due = uv_now(notify->loop) + NOTIFY_AFTER_MS;
 	notice->apart_ms = apart_ms;
 	if (!notice->wanted && !notice->ordered)
 		notify_keep_notice(handover(notify), notice->path, notice->node);

@@ -13,6 +13,7 @@ struct notify;
 struct face;
 
 enum {
+	NOTIFY_AFTER_MS = 2, /* after the change: who has caused it or waits for it comes first */
 	NOTIFY_MS = 10, /* two notices of a file are at least so far apart */
 	NOTIFY_PROGRESS_MS = 1000, /* and of `progress`, while its job is live ... */
 	/*

@@ -16,6 +16,7 @@
 #include "fs/kept.h"
 #include "fs/log.h"
 #include "fs/mount.h"
+#include "fs/notify.h"
 #include "fs/ops.h"
 
 enum {
@@ -40,6 +41,7 @@ struct session {
 	char *mountpoint; /* absolute; NULL: not mounted */
 	int fd; /* of the mount, if libfuse has not made it; -1 */
 	bool serving, told_ready;
+	bool pauses; /* monitors are to have their turn before the next request */
 };
 
 /* --- what libfuse reads and writes --- */
@@ -142,6 +144,14 @@ static void look_at(struct face *face, const struct fuse_buf *buf)
 		kept_set_init(face->files.kept, buf->mem, buf->size);
 }
 
+/* It always has one more, and nobody waits for it: an answer of QEMU that came meanwhile goes first. */
+static bool is_from_toucher(const struct session *session, const struct fuse_in_header *header)
+{
+	const struct notify *notify = session->face->notify;
+
+	return notify && notify_is_toucher(notify, (pid_t)header->pid, false);
+}
+
 /* Serves one request. Returns 0, or -errno: there is none, or there will be none any more. */
 static int serve_one(struct session *session)
 {
@@ -158,6 +168,7 @@ static int serve_one(struct session *session)
 		((char *)session->buf.mem)[session->buf.size] = 0;
 	look_at(session->face, &session->buf);
 	kind = kind_of(session->buf.mem);
+	session->pauses = is_from_toucher(session, session->buf.mem);
 	began = uv_hrtime();
 	fuse_session_process_buf(session->fuse, &session->buf);
 	if (kind)
@@ -179,7 +190,8 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 	struct session *session = poll->data;
 	int error = 0;
 
-	for (int i = 0; i < BATCH && !error; i++) {
+	session->pauses = false;
+	for (int i = 0; i < BATCH && !error && !session->pauses; i++) {
 		error = serve_one(session);
 		tell_ready(session);
 	}
