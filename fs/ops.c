@@ -2,8 +2,8 @@
  * FUSE requests. All but read and write are answered here and now, from the model; these two become a
  * struct reply and go to fs/io.c. Called by libfuse out of fs/session.c; knows rows only as rows.
  *
- * Nothing of a file is cached: entries and attributes are valid for 0 seconds, and it is read directly. Folders, which every path leads
- * through, are remembered by the kernel for a moment.
+ * Nothing of a file is cached: it is read directly, entries are valid for 0 seconds, and attributes too, but for an open(2) that follows
+ * at once. Folders, which every path leads through, are remembered by the kernel for a moment.
  */
 #include "fs/ops.h"
 
@@ -100,6 +100,17 @@ static double valid_seconds(fuse_req_t req, const struct place *place)
 		       : 0;
 }
 
+/*
+ * The open(2) that follows a lookup asks for the modes: a request more, if nothing may be remembered of what it told. The shortest time there is
+ * the kernel makes one or two ticks of its clock. A log is followed by its size: not even that; and the toucher's lookup ends it.
+ */
+static double until_opened(fuse_req_t req, const struct place *place)
+{
+	if (place_is_folder(place) || place->link || is_toucher(req))
+		return 0;
+	return place->file->flags & (FILE_LOG | FILE_WAITS) ? 0 : 1e-6;
+}
+
 static void reply_entry(fuse_req_t req, const struct place *place)
 {
 	struct fuse_entry_param entry = { 0 };
@@ -109,7 +120,8 @@ static void reply_entry(fuse_req_t req, const struct place *place)
 	fill_stat(req, place, &entry.attr, &content);
 	entry.ino = entry.attr.st_ino;
 	entry.generation = node_generation(&face->nodes, place);
-	entry.entry_timeout = entry.attr_timeout = valid_seconds(req, place);
+	entry.entry_timeout = valid_seconds(req, place);
+	entry.attr_timeout = entry.entry_timeout ? entry.entry_timeout : until_opened(req, place);
 	if (fuse_reply_entry(req, &entry) == 0)
 		known_looked_up(&face->known, entry.ino);
 	known_tell(&face->known, entry.ino, content);

@@ -67,7 +67,7 @@ Test(fs_access, chown_and_chmod_show_and_are_no_change_of_content)
 	cr_assert_eq(kernel_lookup(kernel, kernel_walk(kernel, DISK), "pull", &entry), 0);
 	entry_attr = entry.attr;
 	cr_assert_eq(memcmp(&entry_attr, &after, sizeof(after)), 0);
-	cr_assert_eq(entry.attr_valid + entry.attr_valid_nsec + entry.entry_valid, 0);
+	cr_assert_eq(entry.attr_valid + entry.entry_valid + entry.entry_valid_nsec, 0);
 	cr_assert_eq(attributes(kernel, DISK "/speed").uid, before.uid);
 	cr_assert_eq(attributes(kernel, DISK).uid, before.uid);
 	kernel_free(kernel);

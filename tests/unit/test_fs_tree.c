@@ -324,3 +324,20 @@ Test(fs_tree, a_domain_without_a_monitor)
 	free(names);
 	kernel_free(kernel);
 }
+
+/* Would catch: a request more for each open(2); a name, a log or `wait` that is remembered, of whose change nobody is told. */
+Test(fs_tree, attributes_last_from_the_lookup_to_the_open)
+{
+	static const char *const names[] = { "status", "pull", "events", "wait" };
+	struct kernel *kernel = kernel_new(false);
+	uint64_t disk = kernel_walk(kernel, "domains/vm/disks/vda");
+	struct fuse_entry_out entry;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		cr_assert_eq(kernel_lookup(kernel, disk, names[i], &entry), 0);
+		cr_assert_eq(entry.entry_valid + entry.entry_valid_nsec + entry.attr_valid, 0);
+		cr_assert_eq(entry.attr_valid_nsec > 0, i < 2, "%s", names[i]);
+		cr_assert_leq(entry.attr_valid_nsec, 1000);
+	}
+	kernel_free(kernel);
+}
