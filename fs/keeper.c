@@ -60,7 +60,6 @@ struct keeper {
 	uv_timer_t timer; /* the next life; an upgrade that takes too long */
 	int notify; /* where the server says things */
 	uv_poll_t notify_poll;
-	char address[STORE_ADDRESS_BYTES];
 	struct held held;
 	char *mountpoint; /* as the server has told it; NULL: nothing is mounted yet */
 	struct child *server, *rehearsal; /* NULL: there is none */
@@ -105,7 +104,6 @@ static void set_environment(const struct keeper *keeper)
 	char pid[16];
 
 	snprintf(pid, sizeof(pid), "%d", getppid());
-	setenv("NOTIFY_SOCKET", keeper->address, 1);
 	setenv(KEEPER_PID, pid, 1);
 	if (keeper->failures >= FAILURES_AT_ONCE)
 		setenv(KEEPER_RESEND, "0", 1);
@@ -290,7 +288,7 @@ static void become_new(struct keeper *keeper)
 
 	snprintf(pid, sizeof(pid), "%d", keeper->server->pid);
 	line = command_line(keeper, KEEPER_ADOPT, pid);
-	held_keep(&keeper->held, KEEPER_NOTIFY, keeper->notify);
+	held_keep(&keeper->held, KEEPER_EAR, keeper->notify);
 	set_environment(keeper);
 	if (keeper->mountpoint)
 		setenv(KEEPER_MOUNTPOINT, keeper->mountpoint, 1);
@@ -366,15 +364,16 @@ static void on_notify(uv_poll_t *poll, int status, int events)
 /* Returns 0 or -errno. */
 static int listen_for(struct keeper *keeper)
 {
-	int status = 0;
+	int ends[2], status;
 
-	if (keeper->notify < 0)
-		keeper->notify = store_socket_new();
-	if (keeper->notify < 0)
-		return keeper->notify;
-	status = store_socket_address(keeper->notify, keeper->address);
-	if (status)
-		return status;
+	if (keeper->notify < 0) {
+		status = store_socket_pair(ends);
+		if (status)
+			return status;
+		keeper->notify = ends[STORE_EAR];
+		held_keep(&keeper->held, STORE_VOICE, ends[STORE_MOUTH]);
+		close(ends[STORE_MOUTH]);
+	}
 	uv_poll_init(&keeper->loop, &keeper->notify_poll, keeper->notify);
 	keeper->notify_poll.data = keeper;
 	return uv_poll_start(&keeper->notify_poll, UV_READABLE, on_notify);
@@ -537,8 +536,8 @@ int keeper_main(char **argv, const char *folder, int parent)
 /* What the keeper before us has held. */
 static void take_over(struct keeper *keeper)
 {
-	static const char *const names[] = { KEEPER_FUSE, KEEPER_SESSION, KEEPER_MODEL,
-					     KEEPER_LOCK };
+	static const char *const names[] = { KEEPER_FUSE, KEEPER_SESSION, KEEPER_MODEL, KEEPER_LOCK,
+					     STORE_VOICE };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
 		int fd = store_take(names[i]);
@@ -548,7 +547,7 @@ static void take_over(struct keeper *keeper)
 		held_keep(&keeper->held, names[i], fd);
 		close(fd);
 	}
-	keeper->notify = fcntl(store_take(KEEPER_NOTIFY), F_DUPFD_CLOEXEC, HELD_FROM);
+	keeper->notify = fcntl(store_take(KEEPER_EAR), F_DUPFD_CLOEXEC, HELD_FROM);
 }
 
 int keeper_adopt_main(char **argv, pid_t server)

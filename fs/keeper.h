@@ -33,8 +33,7 @@
 #define KEEPER_SESSION "session"
 #define KEEPER_MODEL   "model"
 #define KEEPER_LOCK    "lock"
-#define KEEPER_NOTIFY \
-	"notify" /* for a keeper that is started by the server: the socket that it says things to */
+#define KEEPER_EAR     "ear" /* for a keeper that takes over: where the server says things */
 
 /*
  * The keeper's life, from the first server to the last. @argv: the command line; @folder: the one that it is relative to. @parent: where to

@@ -94,10 +94,10 @@ static void clear_environment(void)
 	unsetenv(KEEPER_MOUNTPOINT);
 }
 
-static int spawn(struct keeper_watch *watch, char **arguments, int notify)
+static int spawn(struct keeper_watch *watch, char **arguments, const int ends[2])
 {
-	uv_stdio_container_t stdio[3 + KEEPER_WATCH_MAX + 1];
-	char names[256] = KEEPER_NOTIFY;
+	uv_stdio_container_t stdio[3 + 2 + KEEPER_WATCH_MAX];
+	char names[256] = KEEPER_EAR ":" STORE_VOICE;
 	uv_process_options_t options = {
 		.exit_cb = on_keeper_gone,
 		.file = "/proc/self/exe",
@@ -110,7 +110,9 @@ static int spawn(struct keeper_watch *watch, char **arguments, int notify)
 
 	for (; count < 3; count++)
 		stdio[count] = (uv_stdio_container_t){ .flags = UV_INHERIT_FD, .data.fd = count };
-	stdio[count++] = (uv_stdio_container_t){ .flags = UV_INHERIT_FD, .data.fd = notify };
+	for (int i = 0; i < 2; i++)
+		stdio[count++] =
+			(uv_stdio_container_t){ .flags = UV_INHERIT_FD, .data.fd = ends[i] };
 	for (int i = 0; i < KEEPER_WATCH_MAX; i++) {
 		const struct keeper_held *held = &watch->settings.held[i];
 		size_t length = strlen(names);
@@ -149,25 +151,25 @@ static char **arguments_of(const struct keeper_watch *watch, char *pid)
 
 static void start_keeper(struct keeper_watch *watch)
 {
-	char address[STORE_ADDRESS_BYTES], pid[16];
-	int notify = store_socket_new();
-	int status = notify < 0 ? notify : store_socket_address(notify, address);
+	int ends[2] = { -1, -1 }, status = store_socket_pair(ends);
 	bool tried = status == 0;
-	char **arguments;
+	char **arguments, pid[16];
 
 	watch->started = uv_now(watch->loop);
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	arguments = arguments_of(watch, pid);
 	watch->handles++;
 	if (tried)
-		status = spawn(watch, arguments, notify);
+		status = spawn(watch, arguments, ends);
 	free(arguments);
-	if (notify >= 0)
-		close(notify);
+	if (tried)
+		close(ends[STORE_EAR]);
 	if (status == 0) {
-		store_is_at(address);
+		store_is_behind(ends[STORE_MOUTH]);
 		return;
 	}
+	if (tried)
+		close(ends[STORE_MOUTH]);
 	log_line("no keeper can be started: %s", uv_strerror(status));
 	if (tried)
 		uv_close((uv_handle_t *)&watch->process, process_closed);

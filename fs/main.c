@@ -530,6 +530,8 @@ int main(int argc, char **argv)
 	source_keep_command(argc, argv);
 	daemon.served = argc >= 3 && !strcmp(argv[1], KEEPER_SERVE);
 	store_begin(daemon.served || adopts);
+	if (daemon.served)
+		store_is_behind(store_take(STORE_VOICE));
 	fill_standard();
 	log_open();
 	if (argc == 3 && !strcmp(argv[1], "--toucher"))

@@ -19,6 +19,9 @@ enum {
 	LIFE_SHIFT =
 		32, /* more files than 2^32 in one life carry over into the next number: harmless */
 	TEXT_KEY_BYTES = 32,
+	TEXTS_BYTES_MAX =
+		8
+		<< 20, /* of all that readers have read in part: who opens many files is not to fill the memory of all */
 };
 
 #define TEXT   "text/"
@@ -75,11 +78,16 @@ static void keep_snapshot(struct open_file *file, size_t size)
 	if (!file->kept)
 		return;
 	key_of(file, TEXT, key);
-	file->kept->end = size < length ? 0 : length;
-	if (size < length)
-		journal_put(file->texts, key, text_bytes(file->snapshot));
+	file->files->texts_bytes -= file->text_bytes;
+	file->text_bytes = size < length ? length : 0;
+	if (file->files->texts_bytes + file->text_bytes > TEXTS_BYTES_MAX)
+		file->text_bytes = 0;
+	file->files->texts_bytes += file->text_bytes;
+	file->kept->end = file->text_bytes ? 0 : length;
+	if (file->text_bytes)
+		journal_put(file->files->texts, key, text_bytes(file->snapshot));
 	else
-		journal_drop(file->texts, key);
+		journal_drop(file->files->texts, key);
 }
 
 /* Nobody can read the answer in a file that was opened for writing only. */
@@ -91,36 +99,40 @@ static void keep_answer(struct open_file *file)
 		return;
 	key_of(file, ANSWER, key);
 	if (!file->answer || !text_length(file->answer)) {
-		journal_drop(file->texts, key);
+		journal_drop(file->files->texts, key);
 		return;
 	}
 	if (asprintf(&value, "%" PRIu64 " %" PRIu64 " %d\n%s", file->answer_end, file->answer_base,
 		     file->answer_begun, text_bytes(file->answer)) < 0)
 		abort();
-	journal_put(file->texts, key, value);
+	journal_put(file->files->texts, key, value);
 	free(value);
 }
 
-static void forget_texts(const struct open_file *file)
+static void forget_texts(struct open_file *file)
 {
 	char key[TEXT_KEY_BYTES];
 
 	if (!file->kept)
 		return;
-	journal_drop(file->texts, key_of(file, TEXT, key));
-	journal_drop(file->texts, key_of(file, ANSWER, key));
+	file->files->texts_bytes -= file->text_bytes;
+	file->text_bytes = 0;
+	journal_drop(file->files->texts, key_of(file, TEXT, key));
+	journal_drop(file->files->texts, key_of(file, ANSWER, key));
 }
 
 static void take_texts(struct open_file *file)
 {
 	char key[TEXT_KEY_BYTES];
-	const char *text = journal_get(file->texts, key_of(file, TEXT, key)),
-		   *answer = journal_get(file->texts, key_of(file, ANSWER, key)),
+	const char *text = journal_get(file->files->texts, key_of(file, TEXT, key)),
+		   *answer = journal_get(file->files->texts, key_of(file, ANSWER, key)),
 		   *line = answer ? strchr(answer, '\n') : NULL;
 	int begun = 0;
 
 	file->end = file->kept->end;
 	if (text && !file->end) {
+		file->text_bytes = strlen(text);
+		file->files->texts_bytes += file->text_bytes;
 		file->snapshot = text_new();
 		text_puts(file->snapshot, text);
 	}
@@ -140,6 +152,7 @@ static void open_again(void *data, struct kept_file *kept)
 	if (!file)
 		abort();
 	file->kept = kept;
+	file->files = files;
 	file->place = kept->places[kept->place & 1];
 	file->node = kept->node;
 	file->request = kept->request;
@@ -151,7 +164,7 @@ static void open_again(void *data, struct kept_file *kept)
 	file->gone = kept->gone;
 	file->number = kept->number;
 	file->seen = OPEN_UNSEEN;
-	file->texts = files->texts;
+	file->files = files;
 	take_texts(file);
 	HASH_ADD(hh, files->table, number, sizeof(file->number), file);
 	/* Whether what it has seen is still so nobody knows: whoever polls looks again. */
@@ -187,7 +200,7 @@ static struct open_file *add(struct open_files *files, uint64_t number, const st
 		event_log_open(place_log(place), &file->place);
 	HASH_ADD(hh, files->table, number, sizeof(file->number), file);
 	file->kept = kept_file_new(files->kept);
-	file->texts = files->texts;
+	file->files = files;
 	if (file->kept)
 		file->kept->end = 0;
 	return file;

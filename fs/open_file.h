@@ -51,9 +51,9 @@ struct open_file {
 	uint64_t poll; /* the kernel's handle of those who are to be told once; 0: none */
 	uint64_t polled; /* version when it was taken */
 	struct open_file *prev, *next; /* those with a poll handle */
-	struct kept_file *kept; /* for the next life; NULL: that will not know it ... */
-	struct journal
-		*texts; /* ... what is too long for that, under text/NUMBER and answer/NUMBER */
+	struct kept_file *kept; /* for the next life; NULL: that will not know it */
+	struct open_files *files; /* that it is one of */
+	size_t text_bytes; /* of the snapshot, as far as it is kept for the next life */
 	UT_hash_handle hh;
 };
 
@@ -61,7 +61,8 @@ struct open_file {
 
 struct open_files {
 	struct kept *kept; /* NULL: there is no next life */
-	struct journal *texts; /* of kept files */
+	struct journal *texts; /* what is too long for that, under text/NUMBER and answer/NUMBER */
+	size_t texts_bytes; /* of snapshots there */
 	struct open_file *table;
 	struct open_file *pollers;
 	uint64_t last; /* number given out; its upper half tells this life from others */

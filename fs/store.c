@@ -19,8 +19,8 @@ enum {
 
 static struct {
 	int socket; /* -1: nobody is there */
-	struct sockaddr_un address;
-	socklen_t address_length;
+	struct sockaddr_un address; /* of systemd */
+	socklen_t address_length; /* 0: the socket is connected */
 	int fds[STORE_MAX]; /* -1: taken */
 	char names[STORE_MAX][STORE_NAME_MAX];
 	int count;
@@ -53,16 +53,30 @@ static void read_descriptors(bool ours)
 	}
 }
 
-void store_is_at(const char *address)
+static void set_patience(void)
+{
+	const struct timeval patience = { .tv_sec = PATIENCE_S };
+
+	setsockopt(store.socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+}
+
+void store_is_behind(int socket)
+{
+	if (store.socket >= 0)
+		close(store.socket);
+	store.socket = socket;
+	store.address_length = 0;
+	set_patience();
+}
+
+static void store_is_at(const char *address)
 {
 	size_t length = strlen(address);
-	const struct timeval patience = { .tv_sec = PATIENCE_S };
 
 	if ((*address != '/' && *address != '@') || length >= sizeof(store.address.sun_path))
 		return;
-	if (store.socket < 0)
-		store.socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	setsockopt(store.socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	store.socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	set_patience();
 	store.address.sun_family = AF_UNIX;
 	memcpy(store.address.sun_path, address, length);
 	if (*address == '@')
@@ -75,7 +89,7 @@ void store_begin(bool ours)
 	const char *address = getenv("NOTIFY_SOCKET");
 
 	read_descriptors(ours);
-	if (address)
+	if (address && !ours)
 		store_is_at(address);
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("LISTEN_PID");
@@ -111,7 +125,7 @@ static bool say(const char *text, int fd)
 	} control = { 0 };
 	struct iovec words = { .iov_base = (char *)text, .iov_len = strlen(text) };
 	struct msghdr message = {
-		.msg_name = &store.address,
+		.msg_name = store.address_length ? &store.address : NULL,
 		.msg_namelen = store.address_length,
 		.msg_iov = &words,
 		.msg_iovlen = 1,

@@ -3,12 +3,17 @@
  * (fs/keeper.h) or systemd, and both are spoken to alike: sd_notify(3) with FDSTORE=1 one way, LISTEN_FDS and LISTEN_FDNAMES the other
  * (systemd: docs/FILE_DESCRIPTOR_STORE.md, sd_listen_fds(3)). That protocol is declared stable and meant to be spoken without its library.
  *
+ * An address can be sent to by everybody, with descriptors of which the mere close(2) hangs. So our keeper is spoken to through one end of a socket pair, which is the descriptor
+ * of the name STORE_VOICE.
+ *
  * Used by fs/main.c; the names of descriptors are its business.
  */
 #ifndef FS_STORE_H
 #define FS_STORE_H
 
 #include <stdbool.h>
+
+#define STORE_VOICE "voice"
 
 enum {
 	STORE_FIRST =
@@ -30,7 +35,7 @@ int store_take(const char *name);
 bool store_keep(const char *name, int fd);
 /* Says a line such as READY=1. */
 void store_say(const char *line);
-/* From now on this is where the one is who keeps: an address as in NOTIFY_SOCKET. */
-void store_is_at(const char *address);
+/* From now on it is a keeper of ours who keeps, and this is our end of the sockets that connect us (fs/store_socket.h). Takes @socket. */
+void store_is_behind(int socket);
 
 #endif

@@ -4,36 +4,16 @@
 #include "fs/store_socket.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-int store_socket_new(void)
+int store_socket_pair(int ends[2])
 {
-	struct sockaddr_un any = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error;
 	const int yes = 1;
 
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&any, sizeof(sa_family_t)) == 0 &&
-	    setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &yes, sizeof(yes)) == 0)
-		return fd;
-	error = -errno;
-	if (fd >= 0)
-		close(fd);
-	return error;
-}
-
-int store_socket_address(int socket, char address[STORE_ADDRESS_BYTES])
-{
-	struct sockaddr_un name;
-	socklen_t length = sizeof(name);
-
-	if (getsockname(socket, (struct sockaddr *)&name, &length))
+	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends))
 		return -errno;
-	snprintf(address, STORE_ADDRESS_BYTES, "@%.*s",
-		 (int)(length - offsetof(struct sockaddr_un, sun_path) - 1), name.sun_path + 1);
+	setsockopt(ends[STORE_EAR], SOL_SOCKET, SO_PASSCRED, &yes, sizeof(yes));
 	return 0;
 }
 

@@ -1,6 +1,6 @@
 /*
- * The socket that those whose descriptors are kept say things to: the other side of fs/store.h, as in sd_notify(3). Used by the keeper,
- * and by a server that makes one for a new keeper.
+ * The sockets that a server and its keeper are connected by: the other side of fs/store.h, with messages as in sd_notify(3). Used by the keeper,
+ * and by a server that starts a new keeper.
  */
 #ifndef FS_STORE_SOCKET_H
 #define FS_STORE_SOCKET_H
@@ -10,20 +10,22 @@
 #include <sys/types.h>
 
 enum {
-	STORE_ADDRESS_BYTES = 110,
 	STORE_TEXT_BYTES = 4096 + 64,
 };
 
 struct store_message {
 	char text[STORE_TEXT_BYTES]; /* lines */
-	pid_t pid; /* whose it is: the address is no secret */
+	pid_t pid; /* whose it is: one that is dead may have said it */
 	int fd; /* that came with it, the caller's; -1: none */
 };
 
-/* A socket at an address that is in nobody's file system. Returns it, or -errno. */
-int store_socket_new(void);
-/* Its address, as in NOTIFY_SOCKET. Returns 0 or -errno. */
-int store_socket_address(int socket, char address[STORE_ADDRESS_BYTES]);
+enum store_end {
+	STORE_EAR, /* the keeper's */
+	STORE_MOUTH, /* a server's; the keeper has it for the next one */
+};
+
+/* Returns 0 or -errno. */
+int store_socket_pair(int ends[2]);
 /* The next message. False: there is none, for now. */
 bool store_socket_hear(int socket, struct store_message *message);
 

@@ -122,6 +122,13 @@ void domain_settle(struct domain *domain)
 	if (domain->link->settled)
 		return;
 	domain->link->settled = true;
+	if (domain->link->resuming) {
+		/* It was there before the server was started anew, and does not answer any more. */
+		resume_over(domain);
+		domain_changed(domain, TOPIC_STATE);
+		resume_keep_state(domain);
+		event_plain(domain, NULL, "domain-disconnected", domain->error);
+	}
 	model_domain_settled(domain->model, NULL);
 }
 

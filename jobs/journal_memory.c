@@ -127,6 +127,8 @@ void journal_memory_append(struct journal_memory *memory, const char *key, const
 	uint64_t used = atomic_load(&memory->head->used[active]);
 	struct place place = { half(memory, active) + used, HALF - used };
 
+	if (journal_format_length(key, value) > place.left && live > HALF / 4 * 3)
+		return; /* writing it all anew, again and again, makes no room */
 	if (journal_format_length(key, value) > place.left || used > live + live / 4 + SLACK) {
 		write_anew(memory); /* with this one in it */
 		return;

@@ -3,6 +3,7 @@
  */
 #include "jobs/request.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +130,14 @@ static const char *find_job(const struct disk *disk, const char *number, char *r
 	return NULL;
 }
 
+/* Nobody was told that it has begun, and QEMU has not shown it to this life. */
+static bool is_unconfirmed(const struct disk *disk, const char *id)
+{
+	const struct job *job = disk->job;
+
+	return job_is_live(job) && job->carried && !job->told && !strcmp(job->id, id);
+}
+
 bool request_has_started(struct op *op)
 {
 	char number[16], room[256];
@@ -140,6 +149,13 @@ bool request_has_started(struct op *op)
 	id = find_job(op->target.disk, number, room, sizeof(room));
 	if (!id)
 		return false;
+	if (is_unconfirmed(op->target.disk, id)) {
+		op_refuse(op, -EHOSTDOWN,
+			  "blockjobfs was started anew meanwhile, and cannot reach QEMU; the job "
+			  "may have been "
+			  "started: `job` tells");
+		return true;
+	}
 	text_printf(op->answer, "started %s\n", id);
 	op_complete(op, 0);
 	return true;

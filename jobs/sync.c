@@ -376,11 +376,12 @@ static void refuse_listing(struct domain *domain, const char *job)
 		     "the disks could crash this QEMU",
 		     job) < 0)
 		abort();
+	settle_known(domain,
+		     false); /* before those who have waited for the domain look at its jobs */
 	if (!domain->link->synced)
 		domain_synced(domain);
 	domain_set_link_error(domain, reason);
 	free(reason);
-	settle_known(domain, false);
 	dismiss_again_later(domain->link->found);
 	domain_retry_sync(domain);
 	sync_over(domain);

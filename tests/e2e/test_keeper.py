@@ -295,7 +295,7 @@ def test_what_the_keeper_holds(one):
     known = {"/dev/fuse", "pipe", "socket", "anon_inode"}
     rest = [what for what in kinds if what.split(":")[0] not in known and "memfd:" not in what and not what.endswith("lock")]
     assert not rest, rest
-    assert len(sockets) == 1, "more than what it is told things by"
+    assert len(sockets) == 2, "more than the two ends of what it is told things by"
     print(f"the keeper: {memory_kib(pid)} KiB resident, {len(fds)} descriptors; the server: {memory_kib(one.mount.pid)} KiB")
     assert memory_kib(pid) < KEEPER_KIB
     with open(f"/proc/{pid}/comm") as file:
