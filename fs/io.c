@@ -101,7 +101,9 @@ static void read_later(struct reply *reply, const struct place *place, const str
 	if (place->file->flags & FILE_FRESH && place->disk && hold(op, read_resumed))
 		return;
 	if (place->file->flags & FILE_WAITS) {
-		reply->since = uv_now(place->model->loop);
+		/* The kernel's patience began when it was sent first. */
+		reply->since =
+			uv_now(place->model->loop) - (uv_hrtime() - reply->arrived_ns) / 1000000;
 		DL_APPEND(reply->face->waits, reply);
 		disk_wait(op);
 	} else if (!place->disk) {
@@ -114,9 +116,11 @@ static void read_later(struct reply *reply, const struct place *place, const str
 void io_expire_waits(struct face *face)
 {
 	uint64_t now = uv_now(face->model->loop);
+	struct reply *reply, *next;
 
-	while (face->waits && now - face->waits->since >= face->wait_limit_ms)
-		op_complete(face->waits->op, 0);
+	DL_FOREACH_SAFE(face->waits, reply, next)
+		if (now - reply->since >= face->wait_limit_ms)
+			op_complete(reply->op, 0);
 }
 
 static void read_log(struct reply *reply, const struct place *place, struct open_file *file)

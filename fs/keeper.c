@@ -57,7 +57,8 @@ struct keeper {
 	int parent; /* as of background_begin(); -1 */
 	uv_loop_t loop;
 	uv_signal_t signals[SIGNALS];
-	uv_timer_t timer; /* the next life; an upgrade that takes too long */
+	uv_timer_t next; /* the next life */
+	uv_timer_t patience; /* with an upgrade */
 	int notify; /* where the server says things */
 	uv_poll_t notify_poll;
 	struct held held;
@@ -205,6 +206,7 @@ static struct child *watch(struct keeper *keeper, pid_t pid)
 static struct child *start(struct keeper *keeper, const char *program, bool rehearse)
 {
 	char **line = command_line(keeper, KEEPER_SERVE, NULL);
+	struct child *child;
 	sigset_t none;
 	pid_t pid;
 
@@ -221,7 +223,12 @@ static struct child *start(struct keeper *keeper, const char *program, bool rehe
 		_exit(EXIT_FAILURE);
 	}
 	free(line);
-	return pid < 0 ? NULL : watch(keeper, pid);
+	child = pid < 0 ? NULL : watch(keeper, pid);
+	if (pid > 0 && !child) {
+		kill(pid, SIGKILL); /* nobody would notice its end, nor that there is one already */
+		waitpid(pid, NULL, 0);
+	}
+	return child;
 }
 
 static void on_next_life(uv_timer_t *timer)
@@ -238,7 +245,7 @@ static void start_server(struct keeper *keeper)
 	keeper->server = start(keeper, program, false);
 	if (!keeper->server) {
 		log_line("no server can be started: %s", strerror(errno));
-		uv_timer_start(&keeper->timer, on_next_life, PAUSE_MS, 0);
+		uv_timer_start(&keeper->next, on_next_life, PAUSE_MS, 0);
 	}
 }
 
@@ -266,12 +273,12 @@ static void upgrade(struct keeper *keeper)
 	else if (!(keeper->rehearsal = start(keeper, keeper->program, true)))
 		log_line("%s cannot be tried: %s", keeper->program, strerror(errno));
 	else
-		uv_timer_start(&keeper->timer, on_too_slow, UPGRADE_MS, 0);
+		uv_timer_start(&keeper->patience, on_too_slow, UPGRADE_MS, 0);
 }
 
 static void rehearsed(struct keeper *keeper, int status)
 {
-	uv_timer_stop(&keeper->timer);
+	uv_timer_stop(&keeper->patience);
 	if (status || !keeper->server || keeper->stopping) {
 		log_line("%s does not come up, and the server stays as it is", keeper->program);
 		return;
@@ -285,6 +292,7 @@ static void rehearsed(struct keeper *keeper, int status)
 static void become_new(struct keeper *keeper)
 {
 	char pid[16], **line;
+	sigset_t all, before;
 
 	snprintf(pid, sizeof(pid), "%d", keeper->server->pid);
 	line = command_line(keeper, KEEPER_ADOPT, pid);
@@ -292,7 +300,11 @@ static void become_new(struct keeper *keeper)
 	set_environment(keeper);
 	if (keeper->mountpoint)
 		setenv(KEEPER_MOUNTPOINT, keeper->mountpoint, 1);
+	/* Until it has handlers of its own again a signal would be the end of it: they wait. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
 	execv(keeper->program, line);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	log_line("%s cannot be run: %s; the keeper stays the old one", keeper->program,
 		 strerror(errno));
 	unsetenv(KEEPER_MOUNTPOINT);
@@ -314,7 +326,7 @@ static void on_ready(struct keeper *keeper)
 		kill(keeper->server->pid, SIGTERM); /* nobody wants the mount any more */
 	if (keeper->upgrading) {
 		keeper->upgrading = false;
-		uv_timer_stop(&keeper->timer);
+		uv_timer_stop(&keeper->patience);
 		become_new(keeper);
 	}
 }
@@ -411,7 +423,7 @@ static void next_life(struct keeper *keeper, int status)
 	if (keeper->failures > FAILURES_AT_ONCE)
 		pause = (unsigned)PAUSE_MS << (keeper->failures - FAILURES_AT_ONCE - 1);
 	if (pause)
-		uv_timer_start(&keeper->timer, on_next_life, pause, 0);
+		uv_timer_start(&keeper->next, on_next_life, pause, 0);
 	else
 		start_server(keeper);
 }
@@ -419,8 +431,7 @@ static void next_life(struct keeper *keeper, int status)
 static void server_ended(struct keeper *keeper, int status)
 {
 	if (keeper->stopping || (WIFEXITED(status) && !WEXITSTATUS(status))) {
-		if (WIFSIGNALED(status))
-			unmount(keeper);
+		unmount(keeper); /* if it has not done that itself */
 		end(keeper, WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
 	} else if (!keeper->ever_ready) {
 		if (WIFSIGNALED(status))
@@ -430,10 +441,11 @@ static void server_ended(struct keeper *keeper, int status)
 	} else if (keeper->upgrading && !keeper->ready) {
 		log_line("%s has come to nothing: back to what it was to replace", keeper->program);
 		keeper->upgrading = false;
+		uv_timer_stop(&keeper->patience);
 		start_server(keeper);
 	} else if (keeper->upgrading) {
 		start_server(keeper);
-		uv_timer_start(&keeper->timer, on_too_slow, UPGRADE_MS, 0);
+		uv_timer_start(&keeper->patience, on_too_slow, UPGRADE_MS, 0);
 	} else {
 		next_life(keeper, status);
 	}
@@ -454,7 +466,7 @@ static void on_signal(uv_signal_t *handle, int number)
 		return;
 	}
 	keeper->stopping = true;
-	uv_timer_stop(&keeper->timer);
+	uv_timer_stop(&keeper->next);
 	if (keeper->server)
 		kill(keeper->server->pid, SIGTERM);
 	else
@@ -481,14 +493,15 @@ static void begin(struct keeper *keeper)
 	prctl(PR_SET_NAME, "blockjobfs-keep");
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	uv_loop_init(&keeper->loop);
-	uv_timer_init(&keeper->loop, &keeper->timer);
-	keeper->timer.data = keeper;
+	uv_timer_init(&keeper->loop, &keeper->next);
+	uv_timer_init(&keeper->loop, &keeper->patience);
+	keeper->next.data = keeper->patience.data = keeper;
 	start_signals(keeper);
 }
 
 static int run(struct keeper *keeper)
 {
-	if (!keeper->server)
+	if (!keeper->server && !keeper->ever_ready)
 		end(keeper, EXIT_FAILURE);
 	else
 		uv_run(&keeper->loop, UV_RUN_DEFAULT);
@@ -554,6 +567,7 @@ int keeper_adopt_main(char **argv, pid_t server)
 {
 	static struct keeper keeper = { .parent = -1, .ready = true, .ever_ready = true };
 	const char *mountpoint = getenv(KEEPER_MOUNTPOINT);
+	sigset_t none;
 
 	keeper.folder = strdup(argv[0]);
 	argv[0] = "blockjobfs";
@@ -563,6 +577,8 @@ int keeper_adopt_main(char **argv, pid_t server)
 	keeper.program = find_program();
 	take_over(&keeper);
 	begin(&keeper);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	keeper.began = uv_now(&keeper.loop);
 	if (keeper.notify < 0 || listen_for(&keeper) < 0)
 		return EXIT_FAILURE;

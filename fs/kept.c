@@ -23,12 +23,15 @@ struct memory {
 	_Atomic uint32_t init_length;
 	_Atomic uint32_t files_used; /* places that have ever been */
 	char init[INIT_MAX];
-	_Atomic uint64_t waiting[WAITING_MAX]; /* 0: none */
+	struct {
+		_Atomic uint64_t unique; /* 0: none */
+		uint64_t since;
+	} waiting[WAITING_MAX];
 	struct kept_file files[FILES_MAX];
 	char message[MESSAGE_MAX] __attribute__((aligned(4096)));
 };
 
-#define MAGIC "bjfskep1"
+#define MAGIC "bjfskep2"
 
 struct kept {
 	struct memory *memory;
@@ -123,17 +126,39 @@ void *kept_message(struct kept *kept, size_t size)
 	return kept && size <= MESSAGE_MAX ? kept->memory->message : NULL;
 }
 
-void kept_waits(struct kept *kept, uint64_t unique)
+/* The place of a request, however often it was sent; WAITING_MAX: it has none. */
+static size_t find_waiting(const struct kept *kept, uint64_t number)
 {
-	for (size_t i = 0; kept && i < WAITING_MAX; i++) {
-		size_t place = (kept->waits_from + i) % WAITING_MAX;
+	const uint64_t mask = ~(UINT64_C(1) << 63); /* the kernel's mark of what is sent again */
+	size_t place = 0;
 
-		if (kept->memory->waiting[place])
-			continue;
-		kept->memory->waiting[place] = unique;
-		kept->waits_from = place + 1;
-		return;
+	while (place < WAITING_MAX && (kept->memory->waiting[place].unique & mask) != number)
+		place++;
+	return place;
+}
+
+uint64_t kept_waits(struct kept *kept, uint64_t unique, uint64_t number, uint64_t now)
+{
+	size_t place = WAITING_MAX;
+
+	if (!kept)
+		return now;
+	if (unique != number)
+		place = find_waiting(kept, number);
+	if (place < WAITING_MAX) {
+		kept->memory->waiting[place].unique = unique;
+		return kept->memory->waiting[place].since;
 	}
+	for (size_t i = 0; i < WAITING_MAX; i++) {
+		place = (kept->waits_from + i) % WAITING_MAX;
+		if (kept->memory->waiting[place].unique)
+			continue;
+		kept->memory->waiting[place].since = now;
+		kept->memory->waiting[place].unique = unique;
+		kept->waits_from = place + 1;
+		break;
+	}
+	return now;
 }
 
 void kept_answered(struct kept *kept, uint64_t unique)
@@ -142,9 +167,9 @@ void kept_answered(struct kept *kept, uint64_t unique)
 	for (size_t i = 0; kept && i < WAITING_MAX; i++) {
 		size_t place = (kept->waits_from + WAITING_MAX - 1 - i) % WAITING_MAX;
 
-		if (kept->memory->waiting[place] != unique)
+		if (kept->memory->waiting[place].unique != unique)
 			continue;
-		kept->memory->waiting[place] = 0;
+		kept->memory->waiting[place].unique = 0;
 		kept->waits_from = place;
 		return;
 	}
@@ -158,12 +183,14 @@ void kept_each_waiting(struct kept *kept, void (*each)(void *data, uint64_t uniq
 	if (!kept)
 		return;
 	memcpy(&last, kept->memory->message + 8, sizeof(last));
-	if (last && each)
+	if (last)
 		each(data, last);
 	for (size_t i = 0; i < WAITING_MAX; i++) {
-		if (kept->memory->waiting[i] && kept->memory->waiting[i] != last && each)
-			each(data, kept->memory->waiting[i]);
-		kept->memory->waiting[i] = 0;
+		uint64_t unique = kept->memory->waiting[i].unique;
+
+		if (unique && unique != last)
+			each(data, unique);
+		kept->memory->waiting[i].unique = 0;
 	}
 }
 

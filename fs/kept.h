@@ -50,10 +50,13 @@ const void *kept_init(const struct kept *kept, size_t *length);
 
 /* Where to read the next message into, so that it is not lost with us; NULL: there is no such room of @size bytes. */
 void *kept_message(struct kept *kept, size_t size);
-/* The request of that number is without an answer, for a while; kept_answered() when it has one. */
-void kept_waits(struct kept *kept, uint64_t unique);
+/*
+ * The request of that number is without an answer, for a while; kept_answered() when it has one. Returns since when it is, by uv_hrtime(): @now, or, of one that is sent
+ * again (@number is what it was first), when an earlier life had it.
+ */
+uint64_t kept_waits(struct kept *kept, uint64_t unique, uint64_t number, uint64_t now);
 void kept_answered(struct kept *kept, uint64_t unique);
-/* Calls @each (may be NULL) for every request that an earlier life may have left without an answer, and forgets them. */
+/* Calls @each for every request that an earlier life may have left without an answer, and forgets them. */
 void kept_each_waiting(struct kept *kept, void (*each)(void *data, uint64_t unique), void *data);
 
 /* A place for an open file, with a number of 0; NULL: there is no more room, and the next life will not know it. */

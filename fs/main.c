@@ -204,7 +204,8 @@ static void take_over(struct daemon *daemon)
 			   text_sentence("the mount cannot be taken over: %s", strerror(-status)));
 	else {
 		daemon->taken_over = true;
-		on_ready(daemon);
+		if (daemon->face.started)
+			on_ready(daemon);
 	}
 }
 

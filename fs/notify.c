@@ -382,8 +382,10 @@ static const struct toucher_handlers toucher_handlers = { .answered = answered, 
 
 static void start_toucher(struct notify *notify)
 {
-	char key[TOUCHER_KEY_BYTES];
+	char key[TOUCHER_KEY_BYTES], life[24];
 	int free_place = 0;
+
+	snprintf(life, sizeof(life), "%llu", (unsigned long long)notify->face->model->lives);
 
 	while (free_place < TOUCHERS_MAX && notify->touchers[free_place])
 		free_place++;
@@ -395,7 +397,7 @@ static void start_toucher(struct notify *notify)
 	if (notify->toucher) {
 		notify->touchers[free_place] = notify->toucher;
 		journal_put(notify->face->model->handover,
-			    notify_toucher_key(key, toucher_pid(notify->toucher)), "");
+			    notify_toucher_key(key, toucher_pid(notify->toucher)), life);
 	} else {
 		uv_timer_start(&notify->restart, on_restart, RESTART_MS, 0);
 	}
@@ -489,9 +491,19 @@ static void take_order(void *data, const struct kept_order *kept)
 	notify->folders_due++;
 }
 
+/* Requests of the touchers of the last life are sent to this one, of those before it to nobody any more. */
+static void forget_old(void *data, const char *key, const char *life)
+{
+	struct model *model = data;
+
+	if (strtoull(life, NULL, 10) + 1 < model->lives)
+		journal_drop(model->handover, key);
+}
+
 void notify_start(struct notify *notify)
 {
 	notify->running = true;
+	journal_each(handover(notify), "toucher/", forget_old, notify->face->model);
 	notify_each_kept(handover(notify), take_notice, take_order, notify);
 	start_toucher(notify);
 	uv_prepare_start(&notify->prepare, before_sleep);

@@ -20,9 +20,9 @@ struct reply *reply_new(struct fuse_req *req, struct face *face, const char *kin
 	reply->face = face;
 	reply->request = face->request;
 	reply->kind = kind;
-	reply->arrived_ns = uv_hrtime();
 	pending++;
-	kept_waits(face->files.kept, reply->request.unique);
+	reply->arrived_ns = kept_waits(face->files.kept, reply->request.unique,
+				       reply->request.number, uv_hrtime());
 	return reply;
 }
 

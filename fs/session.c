@@ -340,9 +340,7 @@ static void ask_again(struct session *session, bool resend)
 	struct fuse_out_header header = { .len = sizeof(header), .error = NOTIFY_RESEND };
 	struct kept *kept = session->face->files.kept;
 
-	if (resend && write(session->fd, &header, sizeof(header)) == sizeof(header))
-		kept_each_waiting(kept, NULL, NULL);
-	else
+	if (!resend || write(session->fd, &header, sizeof(header)) != sizeof(header))
 		kept_each_waiting(kept, answer_eio, session);
 }
 
@@ -351,17 +349,20 @@ int session_take_over(struct session *session, int fd, const char *mountpoint, b
 	struct face *face = session->face;
 	size_t length;
 	const void *init = kept_init(face->files.kept, &length);
-	struct fuse_buf buf = { .size = length, .mem = malloc(length + 1) };
+	struct fuse_buf buf = { .size = length,
+				.mem = malloc(length + 1) }; /* INIT may not have come yet */
 	int status = fuse_session_custom_io(session->fuse, &custom_io, fd);
 
 	if (!buf.mem)
 		abort();
 	if (status == 0) {
-		memcpy(buf.mem, init, length);
-		face->replaying = true;
-		fuse_session_process_buf(session->fuse, &buf);
-		face->replaying = false;
-		session->told_ready = true;
+		if (init) {
+			memcpy(buf.mem, init, length);
+			face->replaying = true;
+			fuse_session_process_buf(session->fuse, &buf);
+			face->replaying = false;
+			session->told_ready = true;
+		}
 		session->fd = fd;
 		session->mountpoint = strdup(mountpoint);
 		start_serving(session, fd);

@@ -31,7 +31,7 @@ int session_fd(const struct session *session);
 /*
  * Goes on to serve the mount of an earlier life, with its descriptor, from now on the session's, and with what that life has kept (face->files.kept): libfuse is told INIT as
  * the kernel has told it then, and what had been taken and not answered the kernel is asked to send again. A kernel that cannot (before 6.9;
- * or @resend is false) has it answered with EIO. Returns 0 or -errno.
+ * or @resend is false) has it answered with EIO. If INIT has not come yet, it is as after session_mount(); else `ready` is not called. Returns 0 or -errno.
  */
 int session_take_over(struct session *session, int fd, const char *mountpoint, bool resend);
 /* Serves what comes in on @fd instead of a mount: messages as from /dev/fuse. Takes @fd. */

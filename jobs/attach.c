@@ -33,9 +33,9 @@ static char *key_of(const struct domain *domain)
 	return key;
 }
 
-static void remember(const struct domain *domain)
+static void remember(const struct domain *domain, const char *address)
 {
-	struct qmp_value *record = qmp_add_text(qmp_object(), "address", domain->address);
+	struct qmp_value *record = qmp_add_text(qmp_object(), "address", address);
 	char *key = key_of(domain);
 
 	journal_put(domain->model->journal, key, qmp_value_print(record));
@@ -129,7 +129,7 @@ void attach_make(struct op *op, const char *name)
 	if (domain && op->again) {
 		/* The kernel looks before it asks: an earlier life has made it, and could not say so. */
 		domain->by_hand = true;
-		remember(domain);
+		remember(domain, domain->address);
 		resume_keep_domain(domain);
 		op_complete(op, 0);
 	} else if (domain) {
@@ -145,7 +145,7 @@ void attach_make(struct op *op, const char *name)
 	} else {
 		domain = model_find_domain(model, name);
 		domain->by_hand = true;
-		remember(domain);
+		remember(domain, domain->address);
 		resume_keep_domain(domain);
 		op_complete(op, 0);
 	}
@@ -193,13 +193,21 @@ static bool may_write(struct op *op)
 	return false;
 }
 
+static void keep_address(struct domain *domain, const struct source *source)
+{
+	char *address = source_address(source);
+
+	remember(domain, address);
+	resume_keep_address(domain, address);
+	free(address);
+}
+
 static void go_to(struct domain *domain, const struct source *source)
 {
 	char *address = source_address(source);
 
 	if (strcmp(address, domain->address)) {
 		domain_set_source(domain, source);
-		remember(domain);
 		domain_start(domain);
 	} else {
 		reconnect_now(domain);
@@ -243,6 +251,7 @@ void attach_write(struct op *op, const struct command *command)
 	if (taken) {
 		op_refuse_at(op, -EEXIST, word->offset, word->length, "%s", taken);
 	} else {
+		keep_address(domain, &source); /* it is done, whenever the server is killed */
 		op_complete(op, 0); /* before its disks go, which would end it */
 		go_to(domain, &source);
 	}

@@ -191,6 +191,8 @@ struct disk *domain_disk_of_info(struct domain *domain, const struct qmp_disk_in
 struct disk *domain_find_job(struct domain *domain,
 			     const char *job_id); /* the disk whose live job has this id */
 void disk_free(struct disk *disk);
+/* A private engine that dies and is started again must open the image that the disk stands on by then. */
+void disk_follow_engine(const struct disk *disk);
 /* The disk, made of what an earlier life has left, is the domain's. Takes it. */
 void inventory_take_over(struct disk *disk);
 void disk_remove(struct disk *disk);

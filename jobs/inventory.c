@@ -161,9 +161,9 @@ static void chain_changed(struct disk *disk)
 }
 
 /* A private engine that dies and is started again must open the image that the disk stands on by then. */
-static void follow_engine(const struct disk *disk)
+void disk_follow_engine(const struct disk *disk)
 {
-	if (disk->domain->engine)
+	if (disk->domain->engine && disk->depth)
 		engine_follow(disk->domain->engine, disk->chain[0].path, disk->chain[0].format);
 }
 
@@ -175,11 +175,11 @@ static void update_disk(struct disk *disk, struct qmp_disk_info *info)
 	if (!disk->going_over_sent)
 		disk->going_over = false; /* whether it did is seen now */
 	take_chain(disk, info); /* node names may differ where paths do not */
+	disk_follow_engine(disk);
 	if (!changed) {
 		resume_keep_disk(disk);
 		return;
 	}
-	follow_engine(disk);
 	chain_changed(disk);
 }
 
@@ -197,7 +197,7 @@ void disk_take_overlay(struct disk *disk, struct qmp_image *overlay, const char 
 	free(disk->file_node);
 	disk->file_node = file_node ? strdup(file_node) : NULL;
 	identity_follow(disk, chain[0].node);
-	follow_engine(disk);
+	disk_follow_engine(disk);
 	chain_changed(disk);
 }
 
@@ -244,6 +244,7 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	event_store_begin(model, domain, disk);
 	event_plain(domain, disk, "disk-added", NULL);
 	resume_keep_disk(disk);
+	disk_follow_engine(disk);
 }
 
 void inventory_take_over(struct disk *disk)

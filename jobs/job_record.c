@@ -360,6 +360,7 @@ void job_record_hand_over(const struct disk *disk)
 	record = put(disk, job);
 	key = live_key(disk);
 	qmp_add_text(record, "state", job_state_words[job->state]);
+	qmp_add_flag(record, "was-ready", job->was_ready);
 	qmp_add_number(record, "offset", job->offset);
 	qmp_add_number(record, "length", job->length);
 	if (job->io_status)
@@ -380,17 +381,22 @@ void job_record_lay_down(const struct disk *disk)
 /*
  * What was told of it, by the log, since that is what is true whenever the last life has ended: what was not told shows as a change as soon as QEMU shows it.
  */
-static void recall(const struct disk *disk, struct job *job, const char *state)
+static void recall(const struct disk *disk, struct job *job, const struct qmp_value *record)
 {
 	static const char *const started[] = { "job-started", NULL },
 				 *const ready[] = { "job-ready", NULL },
 				 *const parked[] = { "increment-done", NULL },
 				 *const paused[] = { "job-paused", "job-resumed", NULL };
-	const char *latest = NULL;
+	const char *latest = NULL, *state = qmp_value_text(record, "state", "");
 
-	job->told = event_log_has_job(&disk->log, job->id, started, NULL);
-	job->was_ready = event_log_has_job(&disk->log, job->id, ready, NULL);
+	/* What was kept was told before that, though the log may have dropped it since. */
+	job->told = event_log_has_job(&disk->log, job->id, started, NULL) ||
+		    qmp_value_flag(record, "seen", false);
+	job->was_ready = event_log_has_job(&disk->log, job->id, ready, NULL) ||
+			 qmp_value_flag(record, "was-ready", false);
 	event_log_has_job(&disk->log, job->id, paused, &latest);
+	if (!latest && disk->log.lines_dropped && !strcmp(state, job_state_words[JOB_PAUSED]))
+		latest = paused[0];
 	job->state = JOB_RUNNING;
 	if (job->mark && job->offset >= job->mark)
 		job->parked = event_log_has_job(&disk->log, job->id, parked, NULL);
@@ -433,7 +439,7 @@ bool job_record_pick_up(struct disk *disk)
 		job->offset = qmp_value_number(record, "offset", job->offset);
 		job->length = qmp_value_number(record, "length", job->length);
 		take_text(&job->io_status, record, "io-status");
-		recall(disk, job, qmp_value_text(record, "state", ""));
+		recall(disk, job, record);
 		job->carried = true;
 		job->previous = disk->job;
 		disk->job = job;

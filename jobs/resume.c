@@ -63,7 +63,12 @@ static char *copy_text(const struct qmp_value *value, const char *key)
 
 void resume_keep_domain(const struct domain *domain)
 {
-	struct qmp_value *value = qmp_add_text(qmp_object(), "address", domain->address);
+	resume_keep_address(domain, domain->address);
+}
+
+void resume_keep_address(const struct domain *domain, const char *address)
+{
+	struct qmp_value *value = qmp_add_text(qmp_object(), "address", address);
 
 	qmp_add_flag(value, "by-hand", domain->by_hand);
 	qmp_add_text(value, "folder", domain->folder ? folder_path(domain->folder) : NULL);
@@ -263,6 +268,9 @@ void model_resume(struct model *model)
 			disk->told_status = disk_status(disk);
 		}
 		domain_start(domain);
+		/* Its engine has its folder by now, which is named after the first image. */
+		DL_FOREACH(domain->disks, disk)
+			disk_follow_engine(disk);
 	}
 }
 

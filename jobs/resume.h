@@ -24,6 +24,8 @@
 
 /* The domain is there, or its address is another one. */
 void resume_keep_domain(const struct domain *domain);
+/* The same before it has gone over to @address. */
+void resume_keep_address(const struct domain *domain, const char *address);
 /* What `state` shows is another word. */
 void resume_keep_state(const struct domain *domain);
 void resume_drop_domain(const struct domain *domain);

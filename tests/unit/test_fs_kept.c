@@ -64,18 +64,22 @@ Test(fs_kept, requests)
 	struct kept *kept = kept_open(memory);
 	uint64_t message[8] = { 0, 70 };
 
-	kept_waits(kept, 10);
-	kept_waits(kept, 12);
-	kept_waits(kept, 14);
+	cr_assert_eq(kept_waits(kept, 10, 10, 1000), 1000);
+	kept_waits(kept, 12, 12, 2000);
+	kept_waits(kept, 14, 14, 3000);
 	kept_answered(kept, 12);
 	kept_answered(kept, 99);
 	memcpy(kept_message(kept, 1 << 20), message, sizeof(message));
 	kept = again(kept);
+	/* Sent again: it has waited since it was sent first. */
+	cr_assert_eq(kept_waits(kept, UINT64_C(1) << 63 | 14, 14, 9000), 3000);
+	kept_answered(kept, UINT64_C(1) << 63 | 14);
+	kept_waits(kept, 16, 16, 9000);
 	found = 0;
 	kept_each_waiting(kept, on_waiting, NULL);
 	cr_assert_eq(found, 3);
 	cr_assert_eq(numbers[0], 70, "the one that was being served");
-	cr_assert_eq(numbers[1] + numbers[2], 24);
+	cr_assert_eq(numbers[1] + numbers[2], 26);
 	found = 0;
 	memset(kept_message(kept, 1 << 20), 0, sizeof(message));
 	kept_each_waiting(kept, on_waiting, NULL);
@@ -133,7 +137,7 @@ Test(fs_kept, nothing_is_kept)
 
 	kept_set_init(NULL, "x", 1);
 	cr_assert_null(kept_init(NULL, &length));
-	kept_waits(NULL, 1);
+	cr_assert_eq(kept_waits(NULL, 1, 1, 5), 5);
 	kept_answered(NULL, 1);
 	kept_each_waiting(NULL, on_waiting, NULL);
 	cr_assert_null(kept_file_new(NULL));
