@@ -389,11 +389,15 @@ static int read_sources(struct daemon *daemon, char **error)
 
 /* --- what lives have in common --- */
 
-/* A memory of the store's, or a new one that is given to it. -1: there is no store. */
-static int memory_of_store(const char *name, int (*make)(void))
+/* A memory of the store's, if it is that of the mount there; else a new one that is given to it. -1: there is no store. */
+static int memory_of_store(const char *name, bool is_new, int (*make)(void))
 {
 	int fd = store_take(name);
 
+	if (fd >= 0 && is_new) {
+		close(fd);
+		fd = -1;
+	}
 	if (fd >= 0 || !store_is_there())
 		return fd;
 	fd = make();
@@ -408,14 +412,17 @@ static int open_memories(struct daemon *daemon, char **error)
 
 	daemon->fuse = store_take(KEEPER_FUSE);
 	daemon->lock = store_take(KEEPER_LOCK);
-	daemon->session_memory = memory_of_store(KEEPER_SESSION, kept_new);
-	daemon->model_memory = memory_of_store(KEEPER_MODEL, journal_memory_new);
+	daemon->session_memory = memory_of_store(KEEPER_SESSION, daemon->fuse < 0, kept_new);
+	daemon->model_memory = memory_of_store(KEEPER_MODEL, daemon->fuse < 0, journal_memory_new);
 	if (daemon->session_memory >= 0)
 		daemon->kept = kept_open(daemon->session_memory);
-	daemon->handover =
-		daemon->model_memory >= 0 ? journal_share(daemon->model_memory) : journal_new();
-	if (daemon->fuse < 0)
+	if (daemon->model_memory >= 0)
+		daemon->handover = journal_share(daemon->model_memory);
+	if (daemon->fuse < 0) {
+		if (!daemon->handover)
+			daemon->handover = journal_new();
 		return 0;
+	}
 	mountpoint = daemon->handover ? journal_get(daemon->handover, "mountpoint") : NULL;
 	if (!mountpoint || !daemon->kept) {
 		*error = strdup(

@@ -126,7 +126,7 @@ void attach_make(struct op *op, const char *name)
 	if (!may_attach(op))
 		return;
 	domain = model_find_domain(model, name);
-	if (domain && op->again) {
+	if (domain && op->again && (domain->by_hand || !*domain->address)) {
 		/* The kernel looks before it asks: an earlier life has made it, and could not say so. */
 		domain->by_hand = true;
 		remember(domain, domain->address);

@@ -39,6 +39,7 @@ struct member {
 	char *disk, *job;
 	struct disk *at; /* while it is watched: the op ends with the disk */
 	uint64_t watch; /* the op; 0: it is over with this one */
+	bool sent; /* its command was, by this life of the server */
 	bool good; /* it ended as was wanted */
 	int error; /* 0: how the job ended is known, and that its command was taken */
 	char *end; /* how it ended, or why that is not known */
@@ -250,6 +251,7 @@ static void send_to(struct member *member)
 	struct group *group = member->group;
 	struct target target = { .model = group->model, .disk = member->at };
 
+	member->sent = true;
 	group->references++;
 	group->verb->write(op_new(&target, &group->by, command_answered, member), &no_words);
 }
@@ -331,7 +333,11 @@ static void watch_ready(struct op *op)
 {
 	struct member *member = op->data;
 
-	step(member->group);
+	/* It was paused when the command came a second time. */
+	if (member->group->phase == GROUP_SENT && !member->sent && member->group->verb->result)
+		send_to(member);
+	else
+		step(member->group);
 }
 
 /* --- the command --- */

@@ -69,7 +69,13 @@ static void taken_away(void *data)
 	uv_close((uv_handle_t *)&making->timer, timer_closed);
 }
 
-static void undo_start(struct domain *domain, const char *path, time_t since_s, bool only_empty,
+enum undo_kind {
+	UNDO_ALL,
+	UNDO_EMPTY, /* if it is empty yet */
+	UNDO_UNUSED, /* if nobody has it open */
+};
+
+static void undo_start(struct domain *domain, const char *path, time_t since_s, enum undo_kind kind,
 		       void (*removed)(void *data), void *data);
 
 /* It is over. The file goes if it was made in vain. */
@@ -88,8 +94,8 @@ static void end(struct making *making, const struct qmp_error *error)
 	}
 	making->code = error ? error->code : -ETIMEDOUT;
 	making->reason = strdup(error ? error->text : "");
-	undo_start(making->domain, making->image.path, making->since_s, !making->file_made,
-		   taken_away, making);
+	undo_start(making->domain, making->image.path, making->since_s,
+		   making->file_made ? UNDO_ALL : UNDO_EMPTY, taken_away, making);
 }
 
 /* --- replies find it by its number, since it may be gone --- */
@@ -368,10 +374,25 @@ struct undo {
 	uv_work_t work;
 	char *path;
 	time_t since_s;
-	bool only_empty, remote;
+	enum undo_kind kind;
+	bool remote;
 	void (*removed)(void *data);
 	void *data;
 };
+
+/* QEMU locks bytes of each image that it has open, 100 and up: raw_apply_lock_bytes() in block/file-posix.c. */
+static bool is_open_somewhere(const char *path)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 100, .l_len = 200
+	};
+	int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	bool locked = fd < 0 || fcntl(fd, F_OFD_GETLK, &lock) || lock.l_type != F_UNLCK;
+
+	if (fd >= 0)
+		close(fd);
+	return locked;
+}
 
 /* In the pool. */
 static void undo(uv_work_t *work)
@@ -379,9 +400,11 @@ static void undo(uv_work_t *work)
 	struct undo *undo = work->data;
 	struct stat status;
 
-	if (!undo->remote && lstat(undo->path, &status) == 0 && S_ISREG(status.st_mode) &&
-	    status.st_ctim.tv_sec >= undo->since_s && (!undo->only_empty || !status.st_size))
-		unlink(undo->path);
+	if (undo->remote || lstat(undo->path, &status) || !S_ISREG(status.st_mode) ||
+	    status.st_ctim.tv_sec < undo->since_s || (undo->kind == UNDO_EMPTY && status.st_size) ||
+	    (undo->kind == UNDO_UNUSED && is_open_somewhere(undo->path)))
+		return;
+	unlink(undo->path);
 }
 
 static void undone(uv_work_t *work, int status)
@@ -394,7 +417,7 @@ static void undone(uv_work_t *work, int status)
 	free(undo);
 }
 
-static void undo_start(struct domain *domain, const char *path, time_t since_s, bool only_empty,
+static void undo_start(struct domain *domain, const char *path, time_t since_s, enum undo_kind kind,
 		       void (*removed)(void *data), void *data)
 {
 	struct undo *job = malloc(sizeof(*job));
@@ -404,7 +427,7 @@ static void undo_start(struct domain *domain, const char *path, time_t since_s, 
 	*job = (struct undo){ .remote = domain_is_remote(domain),
 			      .path = strdup(path),
 			      .since_s = since_s,
-			      .only_empty = only_empty,
+			      .kind = kind,
 			      .removed = removed,
 			      .data = data };
 	job->work.data = job;
@@ -415,5 +438,11 @@ static void undo_start(struct domain *domain, const char *path, time_t since_s, 
 void make_image_undo(struct domain *domain, const char *path, time_t since_s,
 		     void (*removed)(void *data), void *data)
 {
-	undo_start(domain, path, since_s, false, removed, data);
+	undo_start(domain, path, since_s, UNDO_ALL, removed, data);
+}
+
+void make_image_take_away(struct domain *domain, const char *path, time_t since_s,
+			  void (*removed)(void *data), void *data)
+{
+	undo_start(domain, path, since_s, UNDO_UNUSED, removed, data);
 }

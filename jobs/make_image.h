@@ -33,4 +33,8 @@ void make_image_link_lost(struct domain *domain);
 void make_image_undo(struct domain *domain, const char *path, time_t since_s,
 		     void (*removed)(void *data), void *data);
 
+/* The same for one that an earlier life of the server has begun to make: it stays if anybody has it open, by QEMU's own locks. */
+void make_image_take_away(struct domain *domain, const char *path, time_t since_s,
+			  void (*removed)(void *data), void *data);
+
 #endif

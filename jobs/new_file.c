@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 #include <uv.h>
 #include "jobs/domain_link.h"
 #include "jobs/grammar.h"
@@ -28,6 +29,8 @@ struct check {
 	char node[32];
 	char *path, *canonical;
 	char *reuse; /* a format; NULL: nothing may be there */
+	char *left; /* a file that an earlier life of the server has begun to make; NULL: none */
+	time_t since_s; /* since then */
 	int error;
 	char *reason;
 	new_file_fn checked;
@@ -37,6 +40,7 @@ struct check {
 static void check_free(struct check *check)
 {
 	free(check->path);
+	free(check->left);
 	free(check->reuse);
 	free(check->canonical);
 	free(check->reason);
@@ -160,28 +164,61 @@ static void begin(void *data)
 		abort(); /* only for a NULL function */
 }
 
-static bool is_in_a_chain(const struct domain *domain, const char *path)
+static bool uses(const struct disk *disk, const char *path)
 {
+	const struct job *job = disk->job;
+
+	for (size_t i = 0; i < disk->depth; i++)
+		if (!strcmp(disk->chain[i].path, path))
+			return true;
+	return job_is_live(job) && job->dest && !strcmp(job->dest, path);
+}
+
+/* True if a disk under this mount has the file, or may have: of every machine must be known what it has. */
+static bool may_be_used(const struct model *model, const char *path)
+{
+	const struct domain *domain;
 	const struct disk *disk;
 
-	for (disk = domain->disks; disk; disk = disk->next)
-		for (size_t i = 0; i < disk->depth; i++)
-			if (!strcmp(disk->chain[i].path, path))
+	DL_FOREACH(model->domains, domain) {
+		if (!domain->link->laid_out && !domain->link->gone)
+			return true;
+		DL_FOREACH(domain->disks, disk)
+			if (uses(disk, path))
 				return true;
+	}
 	return false;
 }
 
-/* True if an earlier life has begun to make a file for this command: it goes, unless it is in use, or nobody knows whether it is. */
+/* QEMU has no node of it any more. */
+static void let_go(void *data, const struct qmp_error *error)
+{
+	struct check *check = data;
+
+	make_image_take_away(check->domain, check->left, check->since_s, begin, check);
+}
+
+/*
+ * True if an earlier life has begun to make a file for this command: it goes, unless it is in use, or nobody knows whether it is. Then the command is refused,
+ * since the file is there.
+ */
 static bool take_away_first(struct check *check, const struct op *op)
 {
 	struct domain *domain = op->target.disk->domain;
 	struct qmp_value *note = request_noted(op);
-	const char *path = qmp_value_text(note, "file", NULL);
-	bool may = path && domain->link->laid_out && !is_in_a_chain(domain, path);
+	const char *path = qmp_value_text(note, "file", NULL),
+		   *node = qmp_value_text(note, "node", NULL);
+	bool may = path && !may_be_used(op->target.model, path);
 
-	if (may)
-		make_image_undo(domain, path, (time_t)qmp_value_number(note, "since", 0), begin,
-				check);
+	if (may) {
+		check->domain = domain;
+		check->left = strdup(path);
+		check->since_s = (time_t)qmp_value_number(note, "since", 0);
+	}
+	if (may && node && qmp_has(domain->link->features, QMP_HAS_BLOCKDEV_DEL))
+		qmp_blockdev_del(domain->link->qmp, node, let_go, check);
+	else if (may)
+		let_go(check, NULL);
 	qmp_value_free(note);
 	return may;
 }

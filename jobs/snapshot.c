@@ -355,8 +355,6 @@ static bool was_taken(struct op *op)
 			  "snapshot was "
 			  "taken: `chain` tells when the domain is connected");
 		over = true;
-	} else if (node && !over && qmp_has(link->features, QMP_HAS_BLOCKDEV_DEL)) {
-		qmp_blockdev_del(link->qmp, node, NULL, NULL);
 	}
 	qmp_value_free(note);
 	return over;

@@ -311,7 +311,7 @@ static bool was_ended(struct op *op)
 	bool sent = note != NULL, over = sent && request_job_is_over(op);
 
 	qmp_value_free(note);
-	if (over && job && job->state != JOB_COMPLETED)
+	if (over && job && !job_is_live(job) && job->state != JOB_COMPLETED)
 		op_refuse(op, -ESRCH, "the job has ended meanwhile: %s",
 			  job_state_words[job->state]);
 	else if (over || (sent && job_has_begun_to_end(job)))
