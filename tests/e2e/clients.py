@@ -6,7 +6,6 @@ of its own that goes on until it is told to stop, and reports every error and ev
 """
 
 import collections
-import contextlib
 import ctypes
 import errno
 import json
@@ -14,7 +13,6 @@ import mmap
 import os
 import random
 import select
-import signal
 import stat
 import struct
 import subprocess
@@ -24,6 +22,7 @@ import time
 
 SLOT = struct.Struct("=QQdd64s")  # calls, changes seen, the longest in seconds, since when the present one is on, the last word
 SLOTS = 64
+SIZE = (SLOT.size + 1) * SLOTS  # slots, and a byte for each that is to stop
 PATIENCE = 2  # seconds that no call may take
 
 Slot = collections.namedtuple("Slot", "calls seen longest since word")
@@ -34,14 +33,22 @@ class Table:
 
     def __init__(self, path):
         with open(path, "r+b") as file:
-            self.memory = mmap.mmap(file.fileno(), SLOT.size * SLOTS)
+            self.memory = mmap.mmap(file.fileno(), SIZE)
 
     def get(self, number):
         calls, seen, longest, since, word = SLOT.unpack_from(self.memory, number * SLOT.size)
         return Slot(calls, seen, longest, since, word.rstrip(b"\0").decode())
 
     def put(self, number, slot):
-        SLOT.pack_into(self.memory, number * SLOT.size, slot.calls, slot.seen, slot.longest, slot.since, slot.word.encode()[:64])
+        at = number * SLOT.size
+        SLOT.pack_into(self.memory, at, slot.calls, slot.seen, slot.longest, slot.since, slot.word.encode()[:64])
+
+    def is_stopped(self, number):
+        return self.memory[SLOT.size * SLOTS + number] != 0
+
+    def stop(self, number):
+        """Not by a signal: that would interrupt its command."""
+        self.memory[SLOT.size * SLOTS + number] = 1
 
 
 # --- the client's side ---
@@ -51,11 +58,10 @@ class Client:
     def __init__(self, number, slots):
         self.number, self.table = number, Table(slots)
         self.slot = Slot(0, 0, 0.0, 0.0, "")
-        self.going = True
-        signal.signal(signal.SIGTERM, self.stop)
 
-    def stop(self, *_):
-        self.going = False
+    @property
+    def going(self):
+        return not self.table.is_stopped(self.number)
 
     def change(self, **what):
         self.slot = self.slot._replace(**what)
@@ -258,7 +264,7 @@ class Clients:
     def __init__(self, folder):
         self.folder, self.path = folder, f"{folder}/slots"
         with open(self.path, "wb") as file:
-            file.truncate(SLOT.size * SLOTS)
+            file.truncate(SIZE)
         self.table = Table(self.path)
         self.processes, self.names, self.reports, self.threads = [], [], [], []
 
@@ -296,13 +302,13 @@ class Clients:
         return sum(self.slot(number).calls for number in range(len(self.processes)))
 
     def stop(self, numbers=None):
-        """Lets them end after the present call; who waits is interrupted."""
-        chosen = [process for number, process in enumerate(self.processes) if numbers is None or number in numbers]
-        for process in chosen:
-            process.terminate()
-        for process in chosen:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(5)
+        """Lets them end after what they are at, but for those who wait."""
+        chosen = range(len(self.processes)) if numbers is None else numbers
+        for number in chosen:
+            self.table.stop(number)
+        for number in chosen:
+            if not self.names[number].startswith("waiter"):
+                self.processes[number].wait(10)
 
     def close(self):
         for process in self.processes:
