@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import shutil
+import signal
 import statistics
 import subprocess
 import threading
@@ -15,6 +16,7 @@ from watch import Inotify
 
 QUERY = '{"execute": "query-block-jobs"}'
 PULLS = 20
+KILLS = 20
 HERD = 200
 
 
@@ -186,6 +188,25 @@ def bandwidth(folder, table):
                         assert disk.wait() == "completed"
     table.add("bytes a second of an unlimited pull / by raw QMP",
               statistics.median(times["raw"]) / statistics.median(times["ours"]), "", 0.98, at_least=True)
+
+
+# --- the server dies ---
+
+def takeover(folder, table):
+    times = []
+    with pair(folder) as (disk, _, _, mount):
+        disk.hold()
+        for _ in range(KILLS):
+            os.kill(mount.pid, signal.SIGKILL)
+            began = time.monotonic()
+            assert disk.status == "running"
+            times.append((time.monotonic() - began) * 1000)
+            disk.progress  # QEMU is reached again: the next death is not in the middle of this one
+        disk.write("abort", "\n")
+    times.sort()
+    what = f"SIGKILL of the server to the next answered read of `status`, {KILLS} times"
+    table.add(f"{what}: median", statistics.median(times), "ms", 100)
+    table.add(f"{what}: worst", times[-1], "ms", 100)
 
 
 # --- two hundred QEMUs ---

@@ -3,7 +3,7 @@
 the same run, or a figure of this run alone with its target. docs/performance.md explains each line. The exit status is 1 if a target is missed.
 
     bench.py [GROUP...]     files, readers, start, told, bandwidth, idle, live, hung, many,
-                         libvirt, scale; without any: all
+                         takeover, libvirt, scale; without any: all
 """
 
 import os
@@ -17,7 +17,8 @@ import crowds
 from table import Table
 
 GROUPS = {"files": alone.files, "readers": alone.readers, "start": alone.start, "told": alone.told, "bandwidth": alone.bandwidth,
-          "idle": crowds.idle, "live": crowds.live, "hung": crowds.hung, "many": alone.many, "libvirt": beside_libvirt.libvirt, "scale": crowds.scale}
+          "idle": crowds.idle, "live": crowds.live, "hung": crowds.hung, "many": alone.many, "takeover": alone.takeover,
+          "libvirt": beside_libvirt.libvirt, "scale": crowds.scale}
 
 
 def main():
