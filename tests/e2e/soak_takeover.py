@@ -36,7 +36,8 @@ class Load:
         self.times = []  # from a kill to the next answer
         self.clients = clients = Clients(folder)
         self.held.hold()
-        self.told.hold()
+        # Each time that it goes on it copies some more: this one goes in small steps.
+        self.told.write("copy", f"dest={folder}/told.qcow2 bandwidth=1 granularity=64K buf-size=64K\n")
         for _ in range(READERS):
             clients.start("reader", self.held.path, self.written.path)
         clients.start("lister", mount.path)
@@ -134,7 +135,7 @@ class Load:
 @pytest.fixture
 def load(folder, mount, storage_daemon, cleanup, request):
     """A Load on the program as it is, or (indirectly) on another one."""
-    base = images.fill(images.create(f"{folder}/base.qcow2"), (0, 16))
+    base = images.fill(images.create(f"{folder}/base.qcow2"), (0, 64))
     overlays = [images.create(f"{folder}/disk{number}.qcow2", base) for number in range(3)]
     qemu = storage_daemon("vm", *(blockdev(f"disk{number}", path) for number, path in enumerate(overlays)))
     under = Load(folder, mount(qemu.socket))
