@@ -104,7 +104,7 @@ class Setting:
             before = len(self.disk.events())
             more = self.cut_short(number, after, call, self)
             self.new = self.disk.events()[before:]
-            where = self.gate.name if more else "nothing"
+            where = self.name_of_word = self.gate.name if more else "nothing"
             try:
                 check(self)
             except AssertionError as error:

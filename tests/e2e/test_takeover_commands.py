@@ -115,7 +115,9 @@ def test_the_next_increment(setting, folder, after):
 
     def check(at):
         assert list(at.jobs()) == [job]
-        assert at.cursor + step <= at.disk.progress[0] <= at.cursor + step + (1 << 19)
+        assert at.cursor + step <= at.disk.progress[0]
+        if at.name_of_word != "job-pause":  # between the two words of a step it runs on, under QEMU's limit, until the next server is there
+            assert at.disk.progress[0] <= at.cursor + step + (1 << 19)
         assert len(at.disk.events("job-started")) == 1
 
     assert at.every_word(after, prepare, call, check)
