@@ -26,6 +26,16 @@ def another_build(path):
     return other
 
 
+def build_with_other_memory(path):
+    """A copy of the program that does not understand what a server of this one leaves behind (fs/kept.c)."""
+    with open(BLOCKJOBFS, "rb") as file:
+        data = file.read()
+    assert data.count(b"bjfskep1")
+    with open(path, "wb") as file:
+        file.write(data.replace(b"bjfskep1", b"bjfskep9"))
+    os.chmod(path, 0o755)
+
+
 class Installed:
     """The program as installed at a path of the test's own, where it is replaced as a package manager does it."""
 

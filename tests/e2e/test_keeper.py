@@ -15,7 +15,7 @@ from mount import Background, Mount, Tree, command_line, environment
 from qemu import blockdev
 from system import (SLOW, Took, children_of, descriptors, detach, has_ended, memory_kib, mount_lines, processes_on, stays, wait_for)
 from takeover import crash, family, keeper_of, kill_keeper, no_server, orphans_are_ours
-from watch import find_program, flip, needs, state_of
+from watch import find_program, flip, needs, refuse, state_of
 
 KEEPER_KIB = 8000  # resident, most of it code that it shares with the server
 FAILURES_MOST = 10  # fs/keeper.c
@@ -301,6 +301,36 @@ def test_what_the_keeper_holds(one):
     with open(f"/proc/{pid}/comm") as file:
         assert file.read().strip() == "blockjobfs-keep"
     one.disk.write("abort", "\n")
+
+
+def memories(pid):
+    """{name: bytes} of the memories that a process holds, as far as they are in use."""
+    return {what.split(":")[1].split(" ")[0]: os.stat(f"/proc/{pid}/fd/{fd}").st_blocks * 512
+            for fd, what in descriptors(pid).items() if "memfd:" in what}
+
+
+@pytest.mark.timeout(60)
+def test_what_is_left_to_the_next_does_not_grow(one):
+    """Neither by lives nor by what happens in them: events beyond those that are kept, jobs, commands, open files."""
+    def live():
+        refuse(one.disk, 500)
+        one.disk.hold()
+        one.disk.write("abort", "\n")
+        for _ in range(200):
+            one.disk.read("status")
+        crash(one.mount)
+        assert one.disk.status == "cancelled"
+
+    for _ in range(10):  # until the logs are full
+        live()
+    before = memories(one.mount.process.pid)
+    for _ in range(12):
+        live()
+    after = memories(one.mount.process.pid)
+    print(f"{before} became {after}")
+    assert len(after) == 2
+    for name, size in after.items():
+        assert size <= 1.5 * before[name] + (1 << 20), name
 
 
 @needs("strace")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import mount as mounts
-from builds import Installed, wait_upgraded
+from builds import Installed, build_with_other_memory, wait_upgraded
 from mount import Background
 from qemu import blockdev
 from system import Took, has_ended, stays, wait_for
@@ -187,6 +187,29 @@ def test_a_broken_one(one, installed, name, text, seconds):
     assert version in one.mount.read("version")
     one.disk.write("abort", "\n")
     assert waiting.result() == "cancelled"
+
+
+@pytest.mark.quick
+def test_one_that_does_not_understand_what_is_there(one, installed, folder):
+    """Another version, with another layout of what servers leave each other: it finds that out in its rehearsal. By a start anew it gets its way."""
+    one.disk.hold()
+    server, version = one.mount.pid, one.mount.read("version")
+    build_with_other_memory(f"{folder}/other")
+    installed.install(f"{folder}/other")
+    readers = Readers(one)
+    one.mount.process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: "does not come up" in one.mount.said(), why="the log to say so")
+    readers.stop()
+    assert "another version" in one.mount.said()
+    assert one.mount.pid == server and one.mount.read("version") == version
+    crash(one.mount)
+    assert one.disk.status == "running"
+    one.mount.terminate()
+    one.mount.start()
+    assert one.disk.status == "running"
+    crash(one.mount)
+    assert one.disk.status == "running"
+    one.disk.write("abort", "\n")
 
 
 @pytest.mark.timeout(60)
