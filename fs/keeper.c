@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <uv.h>
 #include "fs/background.h"
+#include "fs/command_line.h"
 #include "fs/held.h"
 #include "fs/log.h"
 #include "fs/mount.h"
@@ -34,8 +35,6 @@ enum {
 	UPGRADE_MS =
 		10000, /* what a new program has for its rehearsal, and again until it serves */
 };
-
-static const char own_program[] = "/proc/self/exe"; /* whatever lies under our path by now */
 
 struct keeper;
 
@@ -59,6 +58,7 @@ struct keeper {
 	uv_signal_t signals[SIGNALS];
 	uv_timer_t next; /* the next life */
 	uv_timer_t patience; /* with an upgrade */
+	uv_timer_t becoming; /* the new program, in a moment */
 	int notify; /* where the server says things */
 	uv_poll_t notify_poll;
 	struct held held;
@@ -91,10 +91,10 @@ static void unmount(const struct keeper *keeper)
 }
 
 /* There will be no server any more. */
-static void give_up(struct keeper *keeper)
+static void give_up(struct keeper *keeper, int status)
 {
 	unmount(keeper);
-	end(keeper, EXIT_FAILURE);
+	end(keeper, status);
 }
 
 /* --- processes --- */
@@ -109,27 +109,6 @@ static void set_environment(const struct keeper *keeper)
 	if (keeper->failures >= FAILURES_AT_ONCE)
 		setenv(KEEPER_RESEND, "0", 1);
 	held_pass(&keeper->held);
-}
-
-/* The command line, with @first and @second (NULL: none) and the folder in front of its words. malloc'ed; the strings are not. */
-static char **command_line(const struct keeper *keeper, const char *first, const char *second)
-{
-	char *const *words = keeper->argv + 1;
-	size_t count = 0, at = 0;
-	char **line;
-
-	while (words[count])
-		count++;
-	line = calloc(count + 5, sizeof(*line));
-	if (!line)
-		abort();
-	line[at++] = keeper->argv[0];
-	line[at++] = (char *)first;
-	if (second)
-		line[at++] = (char *)second;
-	line[at++] = keeper->folder;
-	memcpy(line + at, words, count * sizeof(*line));
-	return line;
 }
 
 static void child_closed(uv_handle_t *handle)
@@ -205,7 +184,7 @@ static struct child *watch(struct keeper *keeper, pid_t pid)
 
 static struct child *start(struct keeper *keeper, const char *program, bool rehearse)
 {
-	char **line = command_line(keeper, KEEPER_SERVE, NULL);
+	char **line = command_line_new(keeper->argv, KEEPER_SERVE, NULL, keeper->folder);
 	struct child *child;
 	sigset_t none;
 	pid_t pid;
@@ -238,7 +217,7 @@ static void on_next_life(uv_timer_t *timer)
 
 static void start_server(struct keeper *keeper)
 {
-	const char *program = keeper->upgrading ? keeper->program : own_program;
+	const char *program = keeper->upgrading ? keeper->program : OWN_PROGRAM;
 
 	keeper->ready = false;
 	keeper->began = uv_now(&keeper->loop);
@@ -266,7 +245,7 @@ static void on_too_slow(uv_timer_t *timer)
 static void upgrade(struct keeper *keeper)
 {
 	if (!keeper->server || !keeper->ready || keeper->upgrading || keeper->rehearsal ||
-	    keeper->stopping)
+	    uv_is_active((uv_handle_t *)&keeper->becoming) || keeper->stopping)
 		return;
 	if (!keeper->program)
 		log_line("the path of this program is not known: it cannot be replaced");
@@ -288,25 +267,40 @@ static void rehearsed(struct keeper *keeper, int status)
 	kill(keeper->server->pid, SIGKILL);
 }
 
-/* The new program serves: the keeper becomes the new one, too. */
-static void become_new(struct keeper *keeper)
-{
-	char pid[16], **line;
-	sigset_t all, before;
+static const int signal_numbers[SIGNALS] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
 
+/* @how: SIG_BLOCK, or SIG_UNBLOCK when they are listened to. */
+static void hold_signals(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (int i = 0; i < SIGNALS; i++)
+		sigaddset(&set, signal_numbers[i]);
+	sigprocmask(how, &set, NULL);
+}
+
+/* The new program serves: the keeper becomes it, too. Signals that came before on_ready() held them were heard since; later ones wait for it. */
+static void become_new(uv_timer_t *timer)
+{
+	struct keeper *keeper = timer->data;
+	char pid[16], **line;
+
+	if (keeper->stopping || !keeper->server || !keeper->ready) {
+		log_line("the keeper stays the old one");
+		hold_signals(SIG_UNBLOCK);
+		return;
+	}
 	snprintf(pid, sizeof(pid), "%d", keeper->server->pid);
-	line = command_line(keeper, KEEPER_ADOPT, pid);
+	line = command_line_new(keeper->argv, KEEPER_ADOPT, pid, keeper->folder);
 	held_keep(&keeper->held, KEEPER_EAR, keeper->notify);
 	set_environment(keeper);
 	if (keeper->mountpoint)
 		setenv(KEEPER_MOUNTPOINT, keeper->mountpoint, 1);
-	/* Until it has handlers of its own again a signal would be the end of it: they wait. */
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
 	execv(keeper->program, line);
-	sigprocmask(SIG_SETMASK, &before, NULL);
 	log_line("%s cannot be run: %s; the keeper stays the old one", keeper->program,
 		 strerror(errno));
+	hold_signals(SIG_UNBLOCK);
 	unsetenv(KEEPER_MOUNTPOINT);
 	free(line);
 }
@@ -327,7 +321,8 @@ static void on_ready(struct keeper *keeper)
 	if (keeper->upgrading) {
 		keeper->upgrading = false;
 		uv_timer_stop(&keeper->patience);
-		become_new(keeper);
+		hold_signals(SIG_BLOCK);
+		uv_timer_start(&keeper->becoming, become_new, 1, 0);
 	}
 }
 
@@ -417,7 +412,7 @@ static void next_life(struct keeper *keeper, int status)
 		log_line("%u times in a row the server has failed: %s is unmounted",
 			 keeper->failures,
 			 keeper->mountpoint ? keeper->mountpoint : "what it served");
-		give_up(keeper);
+		give_up(keeper, EXIT_FAILURE);
 		return;
 	}
 	if (keeper->failures > FAILURES_AT_ONCE)
@@ -432,12 +427,16 @@ static void server_ended(struct keeper *keeper, int status)
 {
 	if (keeper->stopping || (WIFEXITED(status) && !WEXITSTATUS(status))) {
 		unmount(keeper); /* if it has not done that itself */
-		end(keeper, WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
+		/* Our own SIGTERM, before it listened, is no failure. */
+		if (WIFEXITED(status))
+			end(keeper, WEXITSTATUS(status));
+		else
+			end(keeper, WTERMSIG(status) != SIGTERM || !keeper->ever_ready);
 	} else if (!keeper->ever_ready) {
 		if (WIFSIGNALED(status))
 			log_line("the server was killed by signal %d before it was ready",
 				 WTERMSIG(status));
-		give_up(keeper);
+		give_up(keeper, EXIT_FAILURE);
 	} else if (keeper->upgrading && !keeper->ready) {
 		log_line("%s has come to nothing: back to what it was to replace", keeper->program);
 		keeper->upgrading = false;
@@ -470,19 +469,18 @@ static void on_signal(uv_signal_t *handle, int number)
 	if (keeper->server)
 		kill(keeper->server->pid, SIGTERM);
 	else
-		give_up(keeper);
+		give_up(keeper, EXIT_SUCCESS);
 }
 
 static void start_signals(struct keeper *keeper)
 {
-	static const int numbers[SIGNALS] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
-
 	signal(SIGPIPE, SIG_IGN);
 	for (int i = 0; i < SIGNALS; i++) {
 		uv_signal_init(&keeper->loop, &keeper->signals[i]);
 		keeper->signals[i].data = keeper;
-		uv_signal_start(&keeper->signals[i], on_signal, numbers[i]);
+		uv_signal_start(&keeper->signals[i], on_signal, signal_numbers[i]);
 	}
+	hold_signals(SIG_UNBLOCK);
 }
 
 /* --- life --- */
@@ -495,7 +493,8 @@ static void begin(struct keeper *keeper)
 	uv_loop_init(&keeper->loop);
 	uv_timer_init(&keeper->loop, &keeper->next);
 	uv_timer_init(&keeper->loop, &keeper->patience);
-	keeper->next.data = keeper->patience.data = keeper;
+	uv_timer_init(&keeper->loop, &keeper->becoming);
+	keeper->next.data = keeper->patience.data = keeper->becoming.data = keeper;
 	start_signals(keeper);
 }
 
@@ -510,22 +509,6 @@ static int run(struct keeper *keeper)
 	return keeper->status;
 }
 
-/* Where our own program lies. What has replaced it, or was removed, is called so by the kernel. */
-static char *find_program(void)
-{
-	static const char gone[] = " (deleted)";
-	char path[4096];
-	ssize_t length = readlink(own_program, path, sizeof(path) - 1);
-	size_t tail = sizeof(gone) - 1;
-
-	if (length <= 0)
-		return NULL;
-	path[length] = 0;
-	if ((size_t)length > tail && !strcmp(path + length - tail, gone))
-		path[(size_t)length - tail] = 0;
-	return strdup(path);
-}
-
 int keeper_main(char **argv, const char *folder, int parent)
 {
 	static struct keeper keeper = { .notify = -1 };
@@ -535,7 +518,7 @@ int keeper_main(char **argv, const char *folder, int parent)
 	keeper.folder = (char *)folder;
 	keeper.parent = parent;
 	keeper.in_terminal = parent < 0 && isatty(STDIN_FILENO);
-	keeper.program = find_program();
+	keeper.program = own_path();
 	begin(&keeper);
 	status = listen_for(&keeper);
 	if (status < 0) {
@@ -567,18 +550,15 @@ int keeper_adopt_main(char **argv, pid_t server)
 {
 	static struct keeper keeper = { .parent = -1, .ready = true, .ever_ready = true };
 	const char *mountpoint = getenv(KEEPER_MOUNTPOINT);
-	sigset_t none;
 
 	keeper.folder = strdup(argv[0]);
 	argv[0] = "blockjobfs";
 	keeper.argv = argv;
 	keeper.mountpoint = mountpoint ? strdup(mountpoint) : NULL;
 	unsetenv(KEEPER_MOUNTPOINT);
-	keeper.program = find_program();
+	keeper.program = own_path();
 	take_over(&keeper);
 	begin(&keeper);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	keeper.began = uv_now(&keeper.loop);
 	if (keeper.notify < 0 || listen_for(&keeper) < 0)
 		return EXIT_FAILURE;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <unistd.h>
+#include "fs/command_line.h"
 #include "fs/keeper.h"
 #include "fs/log.h"
 #include "fs/store.h"
@@ -100,7 +101,7 @@ static int spawn(struct keeper_watch *watch, char **arguments, const int ends[2]
 	char names[256] = KEEPER_EAR ":" STORE_VOICE;
 	uv_process_options_t options = {
 		.exit_cb = on_keeper_gone,
-		.file = "/proc/self/exe",
+		.file = OWN_PROGRAM,
 		.args = arguments,
 		.cwd = "/",
 		.flags = UV_PROCESS_DETACHED,
@@ -130,25 +131,6 @@ static int spawn(struct keeper_watch *watch, char **arguments, const int ends[2]
 	return status;
 }
 
-/* blockjobfs --keeper PID FOLDER and the words of the command line. malloc'ed; the strings are not. */
-static char **arguments_of(const struct keeper_watch *watch, char *pid)
-{
-	char **words = watch->settings.argv + 1, **arguments;
-	size_t count = 0;
-
-	while (words[count])
-		count++;
-	arguments = calloc(count + 5, sizeof(*arguments));
-	if (!arguments)
-		abort();
-	arguments[0] = watch->settings.argv[0];
-	arguments[1] = KEEPER_ADOPT;
-	arguments[2] = pid;
-	arguments[3] = (char *)watch->settings.folder;
-	memcpy(arguments + 4, words, count * sizeof(*arguments));
-	return arguments;
-}
-
 static void start_keeper(struct keeper_watch *watch)
 {
 	int ends[2] = { -1, -1 }, status = store_socket_pair(ends);
@@ -157,7 +139,8 @@ static void start_keeper(struct keeper_watch *watch)
 
 	watch->started = uv_now(watch->loop);
 	snprintf(pid, sizeof(pid), "%d", getpid());
-	arguments = arguments_of(watch, pid);
+	arguments =
+		command_line_new(watch->settings.argv, KEEPER_ADOPT, pid, watch->settings.folder);
 	watch->handles++;
 	if (tried)
 		status = spawn(watch, arguments, ends);

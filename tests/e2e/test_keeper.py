@@ -204,7 +204,7 @@ def test_told_to_end_while_it_backs_off(one, cleanup):
     wait_for(lambda: not one.mount.servers(), why="a moment without a server")
     with Took() as took:
         one.mount.process.send_signal(signal.SIGTERM)
-        one.mount.process.wait(10)
+        assert one.mount.process.wait(10) == 0
     assert took.seconds < 1
     Mount.running.discard(one.mount)
     assert not mount_lines(one.mount.path)

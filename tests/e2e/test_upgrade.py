@@ -11,7 +11,7 @@ import mount as mounts
 from builds import Installed, build_with_other_memory, wait_upgraded
 from mount import Background
 from qemu import blockdev
-from system import Took, has_ended, stays, wait_for
+from system import Took, has_ended, mount_lines, stays, wait_for
 from takeover import crash, kill_keeper, orphans_are_ours
 from watch import flip
 
@@ -130,6 +130,27 @@ def test_two_signals_at_once(one, installed):
     readers.stop()
     crash(one.mount)
     assert one.disk.status == "idle"
+
+
+@pytest.mark.parametrize("sig", [signal.SIGUSR1, signal.SIGTERM])
+def test_signals_while_the_keeper_becomes_the_new_one(one, installed, sig):
+    """They come when the old program does not listen any more and the new one not yet: none is its death, and none is lost."""
+    installed.swap()
+    one.mount.process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: installed.runs(one.mount.pid), why="the new server")
+    deadline = time.monotonic() + 0.3
+    while one.mount.alive and time.monotonic() < deadline:
+        was_new = installed.runs(one.mount.process.pid)
+        one.mount.process.send_signal(sig)
+        if was_new and sig == signal.SIGTERM:
+            break
+    if sig == signal.SIGUSR1:
+        wait_upgraded(installed, one.mount)
+        assert one.disk.status == "idle"
+    else:
+        assert one.mount.process.wait(10) == 0
+        mounts.Mount.running.discard(one.mount)
+        assert not mount_lines(one.mount.path)
 
 
 def test_a_keeper_that_was_started_by_the_server(installed, one):
