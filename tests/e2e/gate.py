@@ -31,7 +31,7 @@ class Gate(Relay):
         self.stopped, self.after, self.left = None, after, number
 
     def open(self):
-        self.left = None
+        self.left = self.stopped = None
         self.opened.set()
 
     def to_qemu(self, line, drain):
@@ -86,6 +86,7 @@ class Setting:
         wait_for(lambda: self.gate.reached.is_set() or writer.done, 10, "the word, or the end")
         if not self.gate.reached.is_set():
             self.gate.open()
+        if not self.gate.reached.is_set():  # nor has the answer been stopped meanwhile
             writer.result()
             return False
         crash(self.mount)

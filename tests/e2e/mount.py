@@ -324,8 +324,7 @@ class Mount(Tree):
                 Mount.running.discard(self)
         assert status == 0, f"exit status {status}: {self.said()}"
         assert not mount_lines(self.path), "the mount is still there"
-        left = [pid for pid in children if not has_ended(pid)]
-        assert not left, f"children left: {left}"
+        wait_for(lambda: all(map(has_ended, children)), why="the children to end")
         self.check_said()
 
     def unmount(self):

@@ -46,7 +46,7 @@ def each_call(at, prepare, call, check, step=1):
         except AssertionError as error:
             raise AssertionError(f"killed at call {number}{'' if died else ' (it was not)'}: {error}") from error
     print(f"{deaths} deaths")
-    assert deaths > 3
+    assert deaths
     return deaths
 
 
