@@ -16,16 +16,21 @@ HUNG = 100
 
 
 def attach(folder, where, count):
-    """Mounts a crowd: (mount, seconds until all are connected), as a context manager."""
+    """
+    Mounts a crowd: (mount, seconds until all are connected), as a context manager. It comes back when those who watch have been told of all
+    the new folders, which is in no other figure.
+    """
     began = time.monotonic()
     manager = mounted(folder, [f"dir:{where}"])
     mount = manager.__enter__()
     try:
         wait_for(lambda: connected(mount) == count, 60 + count / 50, "the crowd")
+        seconds = time.monotonic() - began
+        wait_for(lambda: cpu_percent([mount.pid, toucher_of(mount)], 0.5) < 2, 60 + count / 50, "quiet")
     except BaseException:
         manager.__exit__(None, None, None)
         raise
-    return manager, mount, time.monotonic() - began
+    return manager, mount, seconds
 
 
 def idle(folder, table):
