@@ -22,8 +22,14 @@ static void start_toucher(struct notify *notify);
 
 /* --- notices --- */
 
+static bool is_slow(const struct notice *notice)
+{
+	return notice->apart_ms >= NOTIFY_PROGRESS_MS;
+}
+
 static void notice_free(struct notify *notify, struct notice *notice)
 {
+	notify->slow -= is_slow(notice);
 	HASH_DEL(notify->table, notice);
 	DL_DELETE(notify->list, notice);
 	free(notice->path);
@@ -71,6 +77,12 @@ static struct journal *handover(const struct notify *notify)
 	return notify->face->model->handover;
 }
 
+static void look_by(struct notify *notify, uint64_t due)
+{
+	if (due < notify->next_due)
+		notify->next_due = due;
+}
+
 static void want(struct notify *notify, const struct place *place, const char *folder,
 		 unsigned apart_ms)
 {
@@ -85,10 +97,13 @@ static void want(struct notify *notify, const struct place *place, const char *f
 		notice->due = uv_now(notify->loop);
 	if (!notice->wanted && notice->due < uv_now(notify->loop) + NOTIFY_AFTER_MS)
 		notice->due = uv_now(notify->loop) + NOTIFY_AFTER_MS;
+	notify->slow -= is_slow(notice);
 	notice->apart_ms = apart_ms;
+	notify->slow += is_slow(notice);
 	if (!notice->wanted && !notice->ordered)
 		notify_keep_notice(handover(notify), notice->path, notice->node);
 	notice->wanted = true;
+	look_by(notify, notice->due);
 	notify->dirty = true;
 }
 
@@ -214,7 +229,7 @@ static void send_order(struct notify *notify, struct order *order)
 
 static unsigned apart_ms(const struct notify *notify, const struct notice *notice)
 {
-	if (notice->apart_ms < NOTIFY_PROGRESS_MS || notify->slow < NOTIFY_PROGRESS_A_SECOND)
+	if (!is_slow(notice) || notify->slow < NOTIFY_PROGRESS_A_SECOND)
 		return notice->apart_ms;
 	return notice->apart_ms * notify->slow / NOTIFY_PROGRESS_A_SECOND;
 }
@@ -230,6 +245,9 @@ static void order_notice(struct notify *notify, struct notice *notice)
 	notice->wanted = false;
 	notice->ordered = true;
 	notice->due = uv_now(notify->loop) + apart_ms(notify, notice);
+	/* Those that have waited longest come first. */
+	DL_DELETE(notify->list, notice);
+	DL_APPEND(notify->list, notice);
 	send_order(notify, order);
 }
 
@@ -240,13 +258,8 @@ static bool is_vain(const struct notify *notify, const struct order *order)
 	       !model_find_domain(notify->face->model, order->domain);
 }
 
-/* Sends what is due. Returns when the next thing is, by uv_now(); 0: nothing is. */
-static uint64_t send_due(struct notify *notify)
+static void send_folders(struct notify *notify)
 {
-	uint64_t now = uv_now(notify->loop), next = 0;
-	struct notice *notice, *following;
-	unsigned slow = 0;
-
 	while (notify->folders && notify->ordered < ORDERS_MAX) {
 		struct order *order = notify->folders;
 
@@ -258,8 +271,23 @@ static uint64_t send_due(struct notify *notify)
 			send_order(notify, order);
 		}
 	}
+}
+
+/*
+ * Goes through the list, from those that have waited longest on, until the toucher has enough to do. With ten thousand files in it that
+ * must not be done whenever one order is over: only when something may be due.
+ */
+static void send_notices(struct notify *notify)
+{
+	uint64_t now = uv_now(notify->loop);
+	struct notice *notice, *following;
+
+	notify->next_due = UINT64_MAX;
 	DL_FOREACH_SAFE(notify->list, notice, following) {
-		slow += notice->apart_ms >= NOTIFY_PROGRESS_MS;
+		if (notify->ordered == ORDERS_MAX) {
+			notify->next_due = 0; /* who knows */
+			return;
+		}
 		if (notice->ordered)
 			continue;
 		if (notice->due <= now && !notice->wanted) {
@@ -269,28 +297,26 @@ static uint64_t send_due(struct notify *notify)
 		if (notice->due <= now && face_node_is_busy(notify->face, notice->node))
 			notice->due =
 				now + NOTIFY_MS; /* somebody waits for it: the toucher would, too */
-		if (notice->due <= now) {
-			if (notify->ordered < ORDERS_MAX)
-				order_notice(notify, notice);
-			continue;
-		}
-		if (!next || notice->due < next)
-			next = notice->due;
+		if (notice->due <= now)
+			order_notice(notify, notice);
+		else
+			look_by(notify, notice->due);
 	}
-	notify->slow = slow;
-	return next;
 }
 
 static void pump(struct notify *notify)
 {
-	uint64_t next;
+	uint64_t now = uv_now(notify->loop);
 
 	if (!notify->running || !notify->toucher)
 		return;
 	notify->dirty = false;
-	next = send_due(notify);
-	if (next)
-		uv_timer_start(&notify->timer, on_due, next - uv_now(notify->loop), 0);
+	send_folders(notify);
+	if (notify->next_due <= now && notify->ordered < ORDERS_MAX)
+		send_notices(notify);
+	/* As long as the toucher has as much as it may have, its answers are what comes next. */
+	if (notify->next_due > now && notify->next_due != UINT64_MAX)
+		uv_timer_start(&notify->timer, on_due, notify->next_due - now, 0);
 	else
 		uv_timer_stop(&notify->timer);
 }
@@ -308,6 +334,7 @@ static void order_over(struct notify *notify)
 		notify->folders_due--;
 	} else {
 		order->notice->ordered = false;
+		look_by(notify, order->notice->due);
 		if (!order->notice->wanted)
 			notify_drop_notice(handover(notify), order->notice->path);
 	}
@@ -332,6 +359,7 @@ static void orders_again(struct notify *notify)
 		}
 	}
 	notify->ordered = 0;
+	notify->next_due = 0;
 	notify->dirty = true;
 	uv_timer_stop(&notify->watchdog);
 }
@@ -449,6 +477,7 @@ struct notify *notify_new(uv_loop_t *loop, struct face *face, const char *mountp
 	notify->loop = loop;
 	notify->face = face;
 	notify->mountpoint = strdup(mountpoint);
+	notify->next_due = UINT64_MAX;
 	uv_timer_init(loop, &notify->timer);
 	uv_timer_init(loop, &notify->watchdog);
 	uv_timer_init(loop, &notify->restart);
@@ -466,6 +495,7 @@ static void take_notice(void *data, const char *path, uint64_t node)
 
 	notice->apart_ms = NOTIFY_MS;
 	notice->wanted = true;
+	look_by(notify, notice->due);
 	notify->dirty = true;
 }
 

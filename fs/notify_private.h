@@ -54,6 +54,7 @@ struct notify {
 	unsigned folders_due; /* folders among both */
 	uint64_t last_number; /* of an order */
 	unsigned slow; /* files in the list that are told of NOTIFY_PROGRESS_MS apart */
+	uint64_t next_due; /* nothing in the list is to be done before, by uv_now() */
 	struct toucher *toucher; /* NULL: none at the moment */
 	struct toucher *touchers[TOUCHERS_MAX]; /* all that are alive */
 	uint64_t started; /* when the last one was, by uv_now() */
