@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
+#include <utlist.h>
 #include "jobs/journal_file.h"
 #include "jobs/journal_format.h"
 #include "jobs/journal_memory.h"
@@ -14,11 +15,21 @@
 
 struct record {
 	char *key, *value;
+	struct kind *kind;
+	struct record *prev, *next; /* of its kind */
+	UT_hash_handle hh;
+};
+
+/* All records whose keys are the same up to the first '/'. Each domain looks for its own of a few kinds: not among those of all others. */
+struct kind {
+	char *name;
+	struct record *records;
 	UT_hash_handle hh;
 };
 
 struct journal {
 	struct record *records;
+	struct kind *kinds;
 	size_t live; /* bytes that the records are in the file */
 	struct journal_file *file; /* NULL: there is none */
 	struct journal_memory *memory; /* the same */
@@ -34,8 +45,30 @@ static struct record *find(const struct journal *journal, const char *key)
 	return record;
 }
 
+static struct kind *find_kind(const struct journal *journal, const char *key)
+{
+	struct kind *kind;
+
+	HASH_FIND(hh, journal->kinds, key, strcspn(key, "/"), kind);
+	return kind;
+}
+
+static struct kind *kind_of(struct journal *journal, const char *key)
+{
+	struct kind *kind = find_kind(journal, key);
+
+	if (kind)
+		return kind;
+	kind = calloc(1, sizeof(*kind));
+	if (!kind || !(kind->name = strndup(key, strcspn(key, "/"))))
+		abort();
+	HASH_ADD_KEYPTR(hh, journal->kinds, kind->name, strlen(kind->name), kind);
+	return kind;
+}
+
 static void forget(struct journal *journal, struct record *record)
 {
+	DL_DELETE(record->kind->records, record);
 	journal->live -= journal_format_length(record->key, record->value);
 	HASH_DEL(journal->records, record);
 	free(record->key);
@@ -54,6 +87,8 @@ static void keep(struct journal *journal, const char *key, const char *value)
 		if (!record || !(record->key = strdup(key)))
 			abort();
 		HASH_ADD_KEYPTR(hh, journal->records, record->key, strlen(record->key), record);
+		record->kind = kind_of(journal, key);
+		DL_APPEND(record->kind->records, record);
 	}
 	free(record->value);
 	record->value = strdup(value);
@@ -110,9 +145,12 @@ void journal_drop(struct journal *journal, const char *key)
 void journal_each(struct journal *journal, const char *prefix,
 		  void (*each)(void *data, const char *key, const char *value), void *data)
 {
+	const struct kind *kind = find_kind(journal, prefix);
 	struct record *record, *next;
 
-	HASH_ITER(hh, journal->records, record, next)
+	if (!kind)
+		return;
+	DL_FOREACH_SAFE(kind->records, record, next)
 		if (!strncmp(record->key, prefix, strlen(prefix)))
 			each(data, record->key, record->value);
 }
@@ -177,6 +215,7 @@ void journal_stop(struct journal *journal)
 
 void journal_free(struct journal *journal)
 {
+	struct kind *kind, *next_kind;
 	struct record *record, *next;
 
 	if (!journal)
@@ -187,5 +226,10 @@ void journal_free(struct journal *journal)
 		journal_memory_free(journal->memory);
 	HASH_ITER(hh, journal->records, record, next)
 		forget(journal, record);
+	HASH_ITER(hh, journal->kinds, kind, next_kind) {
+		HASH_DEL(journal->kinds, kind);
+		free(kind->name);
+		free(kind);
+	}
 	free(journal);
 }

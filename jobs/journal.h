@@ -62,7 +62,7 @@ const char *journal_get(const struct journal *journal, const char *key);
 void journal_put(struct journal *journal, const char *key, const char *value);
 /* Does nothing if nothing is there. */
 void journal_drop(struct journal *journal, const char *key);
-/* Calls @each for every key that begins with @prefix, in no order. @each may put or drop that key, and no other. */
+/* Calls @each for every key that begins with @prefix, which has a '/', in no order. @each may put or drop that key, and no other. */
 void journal_each(struct journal *journal, const char *prefix,
 		  void (*each)(void *data, const char *key, const char *value), void *data);
 
