@@ -30,9 +30,9 @@ def build_with_other_memory(path):
     """A copy of the program that does not understand what a server of this one leaves behind (fs/kept.c)."""
     with open(BLOCKJOBFS, "rb") as file:
         data = file.read()
-    assert data.count(b"bjfskep1")
+    assert re.search(rb"bjfskep[0-8]", data)
     with open(path, "wb") as file:
-        file.write(data.replace(b"bjfskep1", b"bjfskep9"))
+        file.write(re.sub(rb"bjfskep[0-8]", b"bjfskep9", data))
     os.chmod(path, 0o755)
 
 

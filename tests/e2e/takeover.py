@@ -18,7 +18,7 @@ def next_server(mount, old):
 
 def crash(mount, sig=signal.SIGKILL):
     """The server dies. Returns the pid of the next one."""
-    old = mount.pid
+    old = wait_for(lambda: mount.pid in mount.servers() and mount.pid, 10, "a server")
     os.kill(old, sig)
     return next_server(mount, old)
 

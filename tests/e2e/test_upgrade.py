@@ -125,7 +125,9 @@ def test_two_signals_at_once(one, installed):
     for sig in (signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR1):
         one.mount.process.send_signal(sig)
     wait_upgraded(installed, one.mount)
+    server = one.mount.pid
     one.mount.process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: has_ended(server), 15, "one more upgrade")
     wait_upgraded(installed, one.mount)
     readers.stop()
     crash(one.mount)
