@@ -101,14 +101,14 @@ static double valid_seconds(fuse_req_t req, const struct place *place)
 }
 
 /*
- * The open(2) that follows a lookup asks for the modes: a request more, if nothing may be remembered of what it told. The shortest time there is
- * the kernel makes one or two ticks of its clock. A log is followed by its size: not even that; and the toucher's lookup ends it.
+ * The open(2) that follows a lookup asks for the modes: a request more, if nothing may be remembered. The shortest time there is
+ * makes one or two ticks of the kernel's clock. A log is followed by its size: not even that; and the toucher's lookup ends it.
  */
 static double until_opened(fuse_req_t req, const struct place *place)
 {
-	if (place_is_folder(place) || place->link || is_toucher(req))
-		return 0;
-	return place->file->flags & (FILE_LOG | FILE_WAITS) ? 0 : 1e-6;
+	bool not_even = place_is_folder(place) || place->link || is_toucher(req);
+
+	return not_even || place->file->flags & (FILE_LOG | FILE_WAITS) ? 0 : 1e-6;
 }
 
 static void reply_entry(fuse_req_t req, const struct place *place)
@@ -374,7 +374,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct open_file *file;
 	struct place place;
-	bool touch;
+	bool touch = is_toucher(req);
 	int error;
 
 	if (!find(req, ino, &place)) {
@@ -385,7 +385,6 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, place.link ? ELOOP : EISDIR);
 		return;
 	}
-	touch = is_toucher(req);
 	if ((fi->flags & O_ACCMODE) != O_RDONLY && !touch) {
 		error = face_of(req)->read_only ? EROFS : place.file->write ? 0 : EACCES;
 		if (error) {

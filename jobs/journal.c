@@ -142,17 +142,28 @@ void journal_drop(struct journal *journal, const char *key)
 	free(copy);
 }
 
+static void each_of(const struct kind *kind, const char *prefix,
+		    void (*each)(void *data, const char *key, const char *value), void *data)
+{
+	struct record *record, *next;
+
+	DL_FOREACH_SAFE(kind->records, record, next)
+		if (!strncmp(record->key, prefix, strlen(prefix)))
+			each(data, record->key, record->value);
+}
+
 void journal_each(struct journal *journal, const char *prefix,
 		  void (*each)(void *data, const char *key, const char *value), void *data)
 {
 	const struct kind *kind = find_kind(journal, prefix);
-	struct record *record, *next;
 
-	if (!kind)
+	if (strchr(prefix, '/')) {
+		if (kind)
+			each_of(kind, prefix, each, data);
 		return;
-	DL_FOREACH_SAFE(kind->records, record, next)
-		if (!strncmp(record->key, prefix, strlen(prefix)))
-			each(data, record->key, record->value);
+	}
+	for (kind = journal->kinds; kind; kind = kind->hh.next)
+		each_of(kind, prefix, each, data);
 }
 
 /* --- the file, or the shared memory --- */

@@ -303,15 +303,6 @@ static void write_command(struct qmp_link *link, const struct command *command,
 	transport_write(link->transport, line, (size_t)length);
 }
 
-static uint64_t random_number(void)
-{
-	uint32_t random = 0;
-
-	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-		random = (uint32_t)uv_hrtime();
-	return random;
-}
-
 /*
  * QEMU reads commands a byte at a time, some 3 microseconds each (monitor_can_read() in its source): so numbers are short, and used again once
  * they have been answered. The first one, of qmp_capabilities, is another in every life and connection: QEMU may give us the answer to a
@@ -321,9 +312,13 @@ static uint64_t new_id(struct qmp_link *link)
 {
 	const uint64_t limit = HASH_COUNT(link->sent) < ID_SHORT_MAX / 2 ? ID_SHORT_MAX : ID_MAX;
 	struct command *taken;
+	uint32_t random;
 
-	if (link->state == LINK_NEGOTIATING)
-		return (random_number() << 20) + ID_MAX + 1;
+	if (link->state == LINK_NEGOTIATING) {
+		if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+			random = (uint32_t)uv_hrtime();
+		return ((uint64_t)random << 20) + ID_MAX + 1;
+	}
 	do {
 		link->last_id = link->last_id < limit ? link->last_id + 1 : 1;
 		HASH_FIND(hh, link->sent, &link->last_id, sizeof(link->last_id), taken);
@@ -395,11 +390,10 @@ static void capabilities_reply(void *data, const struct qmp_error *error,
 		link->handlers->ready(link->owner);
 }
 
-/* QEMU may give us the last answer to the client before us, whose connection ended in between: even before it greets (seen with 7.2). */
+/* The last answer to the client before us, which QEMU may give to us even before it greets (seen with 7.2). */
 static bool is_left_over(const struct qmp_value *message)
 {
-	return (qmp_value_get(message, "return") || qmp_value_get(message, "error")) &&
-	       qmp_value_is_number(qmp_value_get(message, "id"));
+	return qmp_value_is_number(qmp_value_get(message, "id"));
 }
 
 static void take_greeting(struct qmp_link *link, const struct qmp_value *message)
@@ -454,11 +448,6 @@ static bool is_for_another(const struct qmp_link *link, const struct qmp_value *
 	return qmp_value_is_number(id_value) && (!id || id > link->highest_id);
 }
 
-static bool has_key(const struct qmp_value *message, const char *key)
-{
-	return qmp_value_get(message, key) != NULL;
-}
-
 /* It has been answered. */
 static void command_leave(struct qmp_link *link, struct command *command, bool failed)
 {
@@ -487,7 +476,7 @@ static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 			 desc ? desc : "");
 		return;
 	}
-	command_leave(link, command, has_key(message, "error"));
+	command_leave(link, command, qmp_value_get(message, "error"));
 	command_answer(command, message);
 	free(command);
 	arm_timer(link);
@@ -497,11 +486,11 @@ static void take_message(struct qmp_link *link, const struct qmp_value *message)
 {
 	if (!qmp_value_is_object(message))
 		link_end(link, -EPROTO, "a message is no object");
-	else if (has_key(message, "event"))
+	else if (qmp_value_get(message, "event"))
 		take_event(link, message);
 	else if (link->state == LINK_GREETING)
 		take_greeting(link, message);
-	else if (has_key(message, "return") || has_key(message, "error"))
+	else if (qmp_value_get(message, "return") || qmp_value_get(message, "error"))
 		take_answer(link, message);
 	else
 		link_end(link, -EPROTO, "a message is neither event nor answer");
