@@ -95,8 +95,14 @@ class Load:
 
     def seen(self, how):
         """The events that a follower has got, in order."""
-        with open(f"{self.folder}/events.{how}") as lines:
-            return [json.loads(line) for line in lines]
+        with open(f"{self.folder}/events.{how}") as file:
+            lines = file.readlines()
+        if how == "anew":
+            # The log was shortened between two pieces of one reading: the line that it was in ends there, and the next one says what is lost.
+            cut = {number - 1 for number, line in enumerate(lines) if '"overrun"' in line}
+            lines = [line for number, line in enumerate(lines)
+                     if '"overrun"' not in line and not (number in cut and not line.endswith("}\n"))]
+        return [json.loads(line) for line in lines]
 
     def finish(self):
         """The books are balanced."""
