@@ -99,6 +99,17 @@ static void clear_event(struct kept_event *event)
 	free(event->disk);
 }
 
+/* NULL if it is of none, or of one that has gone. */
+static struct domain *domain_of(struct model *model, const struct kept_event *event)
+{
+	return *event->domain ? model_find_domain(model, event->domain) : NULL;
+}
+
+static struct disk *disk_of(struct domain *domain, const struct kept_event *event)
+{
+	return domain && *event->disk ? domain_find_disk(domain, event->disk) : NULL;
+}
+
 static bool has(const struct event_log *log, uint64_t seq)
 {
 	return seq_of(log->bytes, log->length) <= seq;
@@ -113,8 +124,8 @@ static void drop_if_gone(void *data, const char *key, const char *value)
 
 	if (!read_event(key, value, &event))
 		return;
-	domain = *event.domain ? model_find_domain(model, event.domain) : NULL;
-	disk = domain && *event.disk ? domain_find_disk(domain, event.disk) : NULL;
+	domain = domain_of(model, &event);
+	disk = disk_of(domain, &event);
 	if (!has(&model->log, event.seq) && !(domain && has(&domain->log, event.seq)) &&
 	    !(disk && has(&disk->log, event.seq)))
 		journal_drop(model->handover, key);
@@ -214,8 +225,8 @@ static void load(void *data, const char *key, const char *value)
 	if (event.seq > model->seq)
 		model->seq = event.seq;
 	take_line(model, NULL, NULL, &model->log, &event);
-	domain = *event.domain ? model_find_domain(model, event.domain) : NULL;
-	disk = domain && *event.disk ? domain_find_disk(domain, event.disk) : NULL;
+	domain = domain_of(model, &event);
+	disk = disk_of(domain, &event);
 	if (domain)
 		take_line(model, domain->name, NULL, &domain->log, &event);
 	if (disk)

@@ -202,13 +202,18 @@ class Tree(Folder):
                 if stat.S_ISREG(info.st_mode) and info.st_mode & 0o444 and os.path.basename(path) != "wait"]
 
 
-def is_server(pid, path):
-    """True if the process serves the mount at @path."""
+def is_program(pid, path, option):
+    """True if the process was started with @option first, and lives for the mount at @path."""
     with contextlib.suppress(OSError, TypeError):
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             words = file.read().split(b"\0")
-        return words[1:2] == [b"--serve"] and path.encode() in words and not has_ended(pid)
+        return words[1:2] == [option.encode()] and path.encode() in words and not has_ended(pid)
     return False
+
+
+def is_server(pid, path):
+    """True if the process serves the mount at @path."""
+    return is_program(pid, path, "--serve")
 
 
 class Mount(Tree):

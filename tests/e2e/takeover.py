@@ -5,7 +5,7 @@ import ctypes
 import os
 import signal
 
-from mount import Mount
+from mount import Mount, is_program
 from system import children_of, has_ended, processes_on, wait_for
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -38,11 +38,7 @@ def no_server(mount):
 
 def is_keeper(pid, path):
     """True if the process holds the mount at @path, and was started by a server."""
-    with contextlib.suppress(OSError, TypeError):
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
-        return words[1:2] == [b"--keeper"] and path.encode() in words and not has_ended(pid)
-    return False
+    return is_program(pid, path, "--keeper")
 
 
 def keeper_of(mount):
