@@ -222,7 +222,7 @@ int toucher_main(const char *mountpoint)
 	size_t room = 0;
 	ssize_t length;
 
-	close_range(1, ~0U, 0);
+	close_range(STDERR_FILENO + 1, ~0U, 0);
 	if (!orders || open_root(&root, mountpoint) < 0)
 		return EXIT_FAILURE;
 	drop_privileges();

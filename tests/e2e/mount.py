@@ -117,6 +117,21 @@ class Disk(Folder):
         """Blocks until no job is live; the final word."""
         return self.line("wait")
 
+    def park(self):
+        """`wait`, read on a thread of its own: the daemon has the read, unless it is answered already."""
+        fd = os.open(self / "wait", os.O_RDONLY)
+        reader = Background(self.parked, fd)
+        wait_for(lambda: reader.done or reader.blocked_on(fd), why="the read")
+        assert self.status  # asked after the read, and answered: the daemon takes requests in their order
+        return reader
+
+    @staticmethod
+    def parked(fd):
+        try:
+            return os.read(fd, 100).decode().rstrip("\n")
+        finally:
+            os.close(fd)
+
     def pull(self, words=""):
         self.write("pull", words + "\n")
 
@@ -408,6 +423,12 @@ class Background:
     @property
     def done(self):
         return not self.thread.is_alive()
+
+    def blocked_on(self, fd):
+        """It is asleep in a system call about @fd."""
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{self.thread.native_id}/syscall") as file:
+            return file.read().split()[1:2] == [hex(fd)]
+        return False
 
     def result(self, timeout=10):
         self.thread.join(timeout * SLOW)

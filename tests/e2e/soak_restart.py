@@ -351,7 +351,7 @@ def test_qemu_killed(machine, mount, folder):
     run = Run(machine, mount, folder)
     for number in range(ROUNDS):
         run.begin_jobs()
-        waiters = [Background(lane.disk.wait) for lane in run.lanes]
+        waiters = [lane.disk.park() for lane in run.lanes]
         both = run.random.random() < 0.2
         if both:
             run.mount.kill()

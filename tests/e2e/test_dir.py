@@ -12,7 +12,7 @@ import time
 import pytest
 
 from crowd import KINDS, Crowd
-from mount import Background, Mount
+from mount import Mount
 from qemu import blockdev
 from system import BLOCKJOBFS, SLOW, STORAGE_DAEMON, descriptors, memory_kib, stays, wait_for
 from users import USER, needs_users
@@ -253,7 +253,7 @@ def test_a_socket_that_is_only_unlinked_still_serves(sockets, mount, qemu):
     tree = mount(f"dir:{sockets}")
     disk = tree.disk("web1", "disk0")
     disk.hold()
-    wait = Background(disk.wait)
+    wait = disk.park()
     os.unlink(f"{sockets}/web1.qmp")
     assert stays(lambda: tree.domains() == ["web1"] and disk.status == "running")
     disk.write("speed", "2")
@@ -381,7 +381,7 @@ def test_what_is_open_in_a_folder_that_goes(sockets, mount, qemu):
     tree = mount(f"dir:{sockets}")
     domain, disk = tree.domain("web1"), tree.disk("web1", "disk0")
     disk.hold()
-    waits = [Background(disk.wait) for _ in range(5)]
+    waits = [disk.park() for _ in range(5)]
     held = [os.open(path, os.O_RDWR if name == "pull" else os.O_RDONLY)
             for name, path in [(name, disk / name) for name in disk.list() if name != "wait"] + [("state", domain / "state")]]
     folders = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (domain.path, domain / "disks", disk.path)]

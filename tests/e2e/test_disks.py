@@ -5,7 +5,6 @@ import os
 import pytest
 
 import images
-from mount import Background
 from qemu import blockdev
 from system import stays, wait_for
 
@@ -112,7 +111,7 @@ def test_a_disk_that_is_plugged_out_during_its_job(machine, mount, overlay):
     domain = mount(qemu.socket).domain("vm")
     disk = domain.disk("sd1")
     disk.hold()
-    wait = Background(disk.wait)
+    wait = disk.park()
     assert stays(lambda: not wait.done, 0.1)
     qemu.monitor("device_del", id="sd1")
     qemu.monitor.wait_event("DEVICE_DELETED")

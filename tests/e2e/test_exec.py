@@ -93,7 +93,7 @@ while data := os.read(0, 65536):
 def test_killed_command(far):
     """The connection is lost, and the reason told; it comes back, and the job with it."""
     far.disk.hold()
-    reader = Background(far.disk.wait)
+    reader = far.disk.park()
     ident = far.disk.job["id"]
     os.kill(command_of(far.mount), signal.SIGKILL)
     wait_for(lambda: far.domain.events("domain-disconnected"))

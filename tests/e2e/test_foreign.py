@@ -119,7 +119,7 @@ def test_shown_and_steered(vm, kind):
 @every_case
 def test_completed(vm, kind):
     vm.begin(kind)
-    waiter = Background(vm.disk.wait)
+    waiter = vm.disk.park()
     assert stays(lambda: not waiter.done, 0.05)
     vm.speed_up()
     if kind.becomes_ready:

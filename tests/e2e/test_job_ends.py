@@ -11,7 +11,6 @@ import pytest
 
 import images
 from kinds import BACKUP, COPY, KINDS, SMALL, Chain, SmallFolder, failing, start_qemu
-from mount import Background
 from system import needs_root, stays, wait_for
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=repr)
@@ -196,7 +195,7 @@ def test_lost(set_up, place, kind, when, folder):
     if when == "paused":
         disk.write("pause", "1\n")
     wait_for(lambda: disk.status == when, why=when)
-    waiter = Background(disk.wait)
+    waiter = disk.park()
     assert stays(lambda: not waiter.done, 0.05)
     qemu.kill()
     assert waiter.result() == "lost"

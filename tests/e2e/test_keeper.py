@@ -35,7 +35,7 @@ def test_the_keeper_dies(ours, one):
     """Nobody notices; another one is there, and does its work when the server dies."""
     one.disk.hold()
     server = one.mount.pid
-    waiting = Background(one.disk.wait)
+    waiting = one.disk.park()
     for _ in range(3):
         kill_keeper(one.mount)
         assert one.mount.pid == server
@@ -135,14 +135,27 @@ def test_umount_while_no_server_runs(one):
     wait_for(lambda: not family(one.mount), why="all to end")
 
 
-def test_terminated_right_after_a_death(one):
-    """The keeper hears of both at once."""
-    with no_server(one.mount):
-        one.mount.process.send_signal(signal.SIGTERM)
-    one.mount.process.wait(10)
-    Mount.running.discard(one.mount)
-    assert not mount_lines(one.mount.path)
-    wait_for(lambda: not family(one.mount), why="all to end")
+def told_to_end(mount):
+    """Its keeper, which has been told, or is by this: it ends well, soon, and leaves nothing."""
+    with Took() as took:
+        mount.process.send_signal(signal.SIGTERM)
+        assert mount.process.wait(10) == 0
+    assert took.seconds < 1 * SLOW
+    Mount.running.discard(mount)
+    assert not mount_lines(mount.path)
+    wait_for(lambda: not family(mount), why="all to end")
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_told_to_end_right_after_a_death(one, sig):
+    """The keeper hears of both at once. What it was told is done: that is no failure."""
+    server = one.mount.pid
+    one.mount.process.send_signal(signal.SIGSTOP)
+    os.kill(server, sig)
+    wait_for(lambda: has_ended(server), why="the server to die")
+    one.mount.process.send_signal(signal.SIGTERM)
+    one.mount.process.send_signal(signal.SIGCONT)
+    told_to_end(one.mount)
 
 
 # --- servers that die without end ---
@@ -201,22 +214,14 @@ def test_told_to_end_while_it_backs_off(one, cleanup):
     cleanup(assassin.stop)
     wait_for(lambda: len(assassin.victims) >= 7, 20, "the back-off")
     assassin.stop()
-    # Nor a dead one the keeper has not collected: it would be told that its server crashed while it ended.
-    wait_for(lambda: not children_of(one.mount.process.pid), why="a moment without a server")
-    with Took() as took:
-        one.mount.process.send_signal(signal.SIGTERM)
-        assert one.mount.process.wait(10) == 0
-    assert took.seconds < 1
-    Mount.running.discard(one.mount)
-    assert not mount_lines(one.mount.path)
-    wait_for(lambda: not family(one.mount), why="all to end")
+    told_to_end(one.mount)
 
 
 @pytest.mark.timeout(60)
 def test_a_request_that_kills_each_server(one, cleanup):
     """After a few lives it is answered with an error, not sent to yet another one. Here the death is ours, a moment after it has come."""
     one.disk.hold()
-    reader = Background(one.disk.wait)
+    reader = one.disk.park()
     assert stays(lambda: not reader.done, 0.1)
     assassin = Assassin(one.mount, signal.SIGABRT)
     cleanup(assassin.stop)
@@ -398,6 +403,7 @@ def test_in_the_background(storage_daemon, folder, overlay, cleanup):
                and "qemu" not in line.split(" ")[0]]
     os.kill(server, signal.SIGKILL)
     assert tree.disk("vm").status == "idle"
+    wait_for(lambda: not [pid for pid in children_of(keeper) if "--toucher" in processes_on("mnt").get(pid, "")], why="the old toucher to go")
     for pid in (keeper, *children_of(keeper)):
         assert [descriptors(pid)[number] for number in range(3)] == ["/dev/null"] * 3
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
@@ -431,7 +437,7 @@ def test_under_a_service_manager(storage_daemon, managed, overlay):
     disk = tree.disk("vm")
     disk.hold()
     fd = os.open(disk / "status", os.O_RDONLY)
-    waiting = Background(disk.wait)
+    waiting = disk.park()
     assert stays(lambda: not waiting.done, 0.1)
     for number in range(4):
         manager.kill()

@@ -121,7 +121,7 @@ def test_several_lives_in_a_row(one):
 def test_nobody_stays_parked_when_the_daemon_goes(one, sig):
     one.disk.hold()
     cat = subprocess.Popen(["cat", one.disk / "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    reader = Background(one.disk.wait)
+    reader = one.disk.park()
     one.qemu.freeze()
     writer = Background(one.disk.write, "speed", "4M")
     assert stays(lambda: not reader.done and not writer.done and cat.poll() is None)

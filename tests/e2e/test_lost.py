@@ -26,7 +26,7 @@ def refused(disk, name, text=""):
 def test_qemu_killed_in_the_middle(one, shelf):
     one.disk.hold()
     before = one.disk.progress
-    reader = Background(one.disk.wait)
+    reader = one.disk.park()
     assert stays(lambda: not reader.done, 0.1)
     one.qemu.kill()
     assert reader.result() == "lost"
@@ -72,7 +72,7 @@ def test_qemu_comes_back(one, shelf):
 def test_qemu_quits_in_the_middle(one):
     """What QEMU said on its way out is believed: it cancels its jobs."""
     one.disk.hold()
-    reader = Background(one.disk.wait)
+    reader = one.disk.park()
     assert stays(lambda: not reader.done, 0.1)
     one.qemu.quit()
     assert reader.result() in ("cancelled", "lost")
@@ -96,7 +96,7 @@ def test_every_parked_writer_and_reader_is_answered_when_qemu_goes(one):
     one.qemu.freeze()
     parked = [Background(one.disk.write, "speed", "4M"), Background(one.disk.write, "abort", "\n"),
               Background(one.disk.write, "pause", "1"), Background(one.disk.read, "progress"), Background(one.disk.read, "job")]
-    wait = Background(one.disk.wait)
+    wait = one.disk.park()
     assert stays(lambda: not any(call.done for call in parked[:3]))
     one.qemu.kill()
     for call in parked:

@@ -230,7 +230,7 @@ def test_replies_in_another_order(fake):
 def test_a_hang_up_with_data_pending(fake, end):
     """What was sent before the end of the connection is read before the end is believed."""
     job = start(fake)
-    wait = Background(fake.disk.wait)
+    wait = fake.disk.park()
     assert stays(lambda: not wait.done, 0.1)
     # Everything at once, and gone, without waiting for anybody.
     fake.qemu.answers = dict.fromkeys(("job-finalize", "job-dismiss", "query-block-jobs", "query-jobs", "query-block",
@@ -383,7 +383,7 @@ def test_a_peer_that_does_not_speak_qmp(peer, mount, nonsense):
 @pytest.mark.parametrize("nonsense", ["words", "11 MiB", "65 levels", "half a message, then other things"])
 def test_nonsense_in_the_middle_of_a_job(fake, nonsense):
     job = start(fake)
-    wait = Background(fake.disk.wait)
+    wait = fake.disk.park()
     reader = None
     for connection in list(fake.qemu.connections):
         connection.raw(NONSENSE[nonsense])

@@ -171,7 +171,7 @@ def test_wait_returns_at_once_when_no_job_is_live(one):
 @pytest.mark.parametrize("word", ["completed", "cancelled", "lost"])
 def test_every_reader_of_wait_gets_the_final_word(one, word):
     one.disk.hold()
-    readers = [Background(one.disk.wait) for _ in range(12)]
+    readers = [one.disk.park() for _ in range(12)]
     tools = [subprocess.Popen(["cat", one.disk / "wait"], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert stays(lambda: not any(reader.done for reader in readers) and all(tool.poll() is None for tool in tools))
     # Others are not held up by those who wait.
@@ -193,7 +193,7 @@ def test_wait_ends_for_the_job_it_waited_for(one):
     """A reader that was parked during the first job is answered with its end, though the second starts at once."""
     for _ in range(5):
         one.disk.hold()
-        reader = Background(one.disk.wait)
+        reader = one.disk.park()
         assert stays(lambda: not reader.done, 0.05)
         one.disk.write("abort", "\n")
         one.disk.hold()

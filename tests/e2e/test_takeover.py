@@ -279,7 +279,7 @@ def test_what_was_given_stays_given(one):
 def test_a_parked_wait_goes_on(one):
     one.disk.hold()
     cat = subprocess.Popen(["cat", one.disk / "wait"], stdout=subprocess.PIPE)
-    readers = [Background(one.disk.wait) for _ in range(3)]
+    readers = [one.disk.park() for _ in range(3)]
     for _ in range(3):
         assert stays(lambda: not any(reader.done for reader in readers) and cat.poll() is None, 0.1)
         crash(one.mount)
@@ -292,7 +292,7 @@ def test_a_parked_wait_goes_on(one):
 
 def test_a_parked_wait_when_the_job_ends_while_no_server_runs(one):
     one.disk.hold()
-    reader = Background(one.disk.wait)
+    reader = one.disk.park()
     assert stays(lambda: not reader.done, 0.1)
     with no_server(one.mount):
         one.qemu.monitor("block-job-set-speed", device=list(one.qemu.monitor.jobs())[0], speed=0)
@@ -505,7 +505,7 @@ def test_a_job_keeps_all_that_was_known_of_it(machine, mount, folder):
 def test_killed_again_and_again(one, kills):
     """Some of them before they serve. Whoever kills is to blame, not the mount: it stays, and who waits is answered."""
     one.disk.hold()
-    waiting = Background(one.disk.wait)
+    waiting = one.disk.park()
     assert stays(lambda: not waiting.done, 0.1)
     for _ in range(kills):
         crash(one.mount)

@@ -352,7 +352,7 @@ def test_an_old_kernel_and_readers(old_kernel, setting):
     """A parked `wait` is told EIO; the next one waits; what begins while no server runs is not under way, and answered."""
     at = setting()
     at.disk.hold()
-    parked = Background(at.disk.wait)
+    parked = at.disk.park()
     assert stays(lambda: not parked.done, 0.1)
     for _ in range(2):
         with no_server(at.mount):
@@ -364,7 +364,7 @@ def test_an_old_kernel_and_readers(old_kernel, setting):
         with pytest.raises(OSError) as error:
             parked.result()
         assert error.value.errno == errno.EIO
-        parked = Background(at.disk.wait)
+        parked = at.disk.park()
         assert stays(lambda: not parked.done, 0.1)
     at.disk.release()
     assert parked.result() == "completed"

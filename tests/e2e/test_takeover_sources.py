@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from mount import Background
 from qemu import blockdev
 from system import SLOW, STORAGE_DAEMON, Took, children_of, has_ended, processes_on, stays, wait_for
 from takeover import crash, no_server
@@ -251,7 +250,7 @@ def test_killed_while_qemu_hangs_and_again(three):
     """A machine that no life has been able to ask keeps what was known of it."""
     three.disks[1].hold()
     job = three.disks[1].job["id"]
-    waiting = Background(three.disks[1].wait)
+    waiting = three.disks[1].park()
     assert stays(lambda: not waiting.done, 0.1)
     three.bad.freeze()
     for _ in range(3):
@@ -270,7 +269,7 @@ def test_killed_while_qemu_hangs_and_again(three):
 def test_a_qemu_that_dies_while_no_server_runs(three):
     for disk in three.disks:
         disk.hold()
-    waiting = Background(three.disks[1].wait)
+    waiting = three.disks[1].park()
     assert stays(lambda: not waiting.done, 0.1)
     with no_server(three.tree):
         three.bad.kill()

@@ -105,7 +105,7 @@ def test_busy(storage_daemon, mount, overlay):
 def test_killed_and_started_again(far):
     """Nobody listens on the port any more: the job is lost. The machine that comes back has the same folders."""
     far.disk.hold()
-    reader = Background(far.disk.wait)
+    reader = far.disk.park()
     before = [os.stat(path).st_ino for path in (far.disk.path, far.domain.path, far.disk / "pull")]
     far.qemu.kill()
     assert reader.result() == "lost"
@@ -142,7 +142,7 @@ def test_hangs(storage_daemon, mount, overlay):
 def test_connection_breaks(far):
     """The connection breaks, QEMU and the job do not: the job is the same, and so is its end."""
     far.disk.hold()
-    reader = Background(far.disk.wait)
+    reader = far.disk.park()
     ident = far.disk.job["id"]
     for name in os.listdir(f"/proc/{far.mount.pid}/fd"):
         break_connection(far.mount.pid, name, far.qemu.port)

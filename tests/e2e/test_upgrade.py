@@ -9,7 +9,6 @@ import pytest
 
 import mount as mounts
 from builds import Installed, build_with_other_memory, wait_upgraded
-from mount import Background
 from qemu import blockdev
 from system import Took, has_ended, mount_lines, stays, wait_for
 from takeover import crash, kill_keeper, orphans_are_ours
@@ -71,7 +70,7 @@ class Readers:
 @pytest.mark.parametrize("sig", [signal.SIGUSR1, signal.SIGHUP])
 def test_an_upgrade(one, installed, sig):
     one.disk.hold()
-    waiting = Background(one.disk.wait)
+    waiting = one.disk.park()
     fd = os.open(one.disk / "status", os.O_RDONLY)
     readers = Readers(one)
     try:
@@ -185,7 +184,7 @@ BROKEN = [
 def test_a_broken_one(one, installed, name, text, seconds):
     """The old one goes on, nobody notices, and the log says so; a good one can follow."""
     one.disk.hold()
-    waiting = Background(one.disk.wait)
+    waiting = one.disk.park()
     assert stays(lambda: not waiting.done, 0.1)
     server, version = one.mount.pid, one.mount.read("version")
     said = len(one.mount.said())

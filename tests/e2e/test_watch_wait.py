@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from mount import Background
 from system import Took, needs_root, stays, wait_for
 from watch import needs, state_of
 
@@ -143,7 +142,7 @@ def test_it_returns_before_the_kernel_loses_patience(impatient_kernel, one):
     impatient_kernel()  # enough: others mount, too
     one.disk.hold()
     with Took() as took:
-        word = Background(one.disk.wait)
+        word = one.disk.park()
         shell = subprocess.Popen(["sh", "-c", 'while word=$(cat "$1") && [ "$word" = running ]; do n=$((n+1)); done; echo $word $n',
                                   "sh", one.disk / "wait"], stdout=subprocess.PIPE, text=True)
         assert word.result(10) == "running"
