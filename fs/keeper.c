@@ -68,7 +68,8 @@ struct keeper {
 	bool ready; /* it serves */
 	bool ever_ready; /* one has served */
 	bool upgrading; /* the next server is the new program, or this one is and does not serve yet */
-	bool stopping; /* it ends by itself, or was told to */
+	bool stopping; /* the server ends by itself, or we were told to end it */
+	bool server_ending; /* it has begun to */
 	unsigned failures; /* lives that have failed, in a row */
 	int status; /* ours, at the end */
 };
@@ -331,7 +332,7 @@ static void on_line(struct keeper *keeper, const char *line, int fd)
 	if (!strcmp(line, "READY=1")) {
 		on_ready(keeper);
 	} else if (!strcmp(line, "STOPPING=1")) {
-		keeper->stopping = true;
+		keeper->stopping = keeper->server_ending = true;
 	} else if (fd >= 0 && !strncmp(line, "FDNAME=", 7)) {
 		held_keep(&keeper->held, line + 7, fd);
 	}
@@ -423,15 +424,24 @@ static void next_life(struct keeper *keeper, int status)
 		start_server(keeper);
 }
 
+/*
+ * The server's, if it has ended by itself or failed to. Else we were told to end it, and it died before it listened, or on its own: what we
+ * were told is done all the same, and that is no failure.
+ */
+static int status_at_end(const struct keeper *keeper, int status)
+{
+	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM)
+		log_line("the server was killed by signal %d when it was to end", WTERMSIG(status));
+	if (keeper->ever_ready && !keeper->server_ending)
+		return EXIT_SUCCESS;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
+}
+
 static void server_ended(struct keeper *keeper, int status)
 {
 	if (keeper->stopping || (WIFEXITED(status) && !WEXITSTATUS(status))) {
 		unmount(keeper); /* if it has not done that itself */
-		/* Our own SIGTERM, before it listened, is no failure. */
-		if (WIFEXITED(status))
-			end(keeper, WEXITSTATUS(status));
-		else
-			end(keeper, WTERMSIG(status) != SIGTERM || !keeper->ever_ready);
+		end(keeper, status_at_end(keeper, status));
 	} else if (!keeper->ever_ready) {
 		if (WIFSIGNALED(status))
 			log_line("the server was killed by signal %d before it was ready",
