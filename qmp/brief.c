@@ -34,7 +34,8 @@ size_t brief_answer(const char *bytes, size_t length, uint64_t id, char *text)
 		return 0;
 	line = (size_t)(newline - bytes);
 	line -= bytes[line - 1] == '\r';
-	end_length = (size_t)snprintf(end, sizeof(end), ", \"id\": %" PRIu64 "}", id);
+	end_length = id ? (size_t)snprintf(end, sizeof(end), ", \"id\": %" PRIu64 "}", id)
+			: (size_t)snprintf(end, sizeof(end), "}");
 	if (line < begin_length + end_length || memcmp(bytes + line - end_length, end, end_length))
 		return 0;
 	line -= begin_length + end_length;

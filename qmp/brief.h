@@ -18,7 +18,7 @@ enum {
 };
 
 /*
- * If @bytes begin with a whole line that may be the answer to command @id, copies what stands there as "return" to @text, which has
+ * If @bytes begin with a whole line that may be the answer to command @id (0: to one without a number), copies what stands there as "return" to @text, which has
  * room for BRIEF_BYTES_MAX, and returns how many bytes that line takes; else 0. What was copied may still be anything: the line is
  * JSON if what was copied is.
  */

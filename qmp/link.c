@@ -48,6 +48,7 @@ struct command {
 	qmp_brief_fn brief; /* or NULL */
 	void *data;
 	int refusal; /* on `refused`: -EAGAIN or -EHOSTDOWN */
+	bool unnumbered; /* the peer is not told the id */
 	bool timed_out;
 	struct command *prev, *next;
 	UT_hash_handle hh;
@@ -66,6 +67,7 @@ struct qmp_link {
 
 	struct qmp_reader *reader;
 	struct command *sent; /* by id */
+	struct command *unnumbered; /* the one of `sent` whose answer has no id; NULL */
 	struct command *waiting, *refused;
 	uint64_t last_id, highest_id; /* of commands */
 	unsigned timeout_ms;
@@ -292,11 +294,14 @@ static struct command *command_new(const char *name, qmp_reply_fn reply, void *d
 static void write_command(struct qmp_link *link, const struct command *command,
 			  struct qmp_value *arguments)
 {
-	char *line;
-	int length = asprintf(&line, "{\"execute\":\"%s\"%s%s,\"id\":%" PRIu64 "}\n", command->name,
-			      arguments ? ",\"arguments\":" : "",
-			      arguments ? qmp_value_print(arguments) : "", command->id);
+	char id[32] = "", *line;
+	int length;
 
+	if (!command->unnumbered)
+		snprintf(id, sizeof(id), ",\"id\":%" PRIu64, command->id);
+	length = asprintf(&line, "{\"execute\":\"%s\"%s%s%s}\n", command->name,
+			  arguments ? ",\"arguments\":" : "",
+			  arguments ? qmp_value_print(arguments) : "", id);
 	if (length < 0)
 		abort();
 	qmp_value_free(arguments);
@@ -307,6 +312,9 @@ static void write_command(struct qmp_link *link, const struct command *command,
  * QEMU reads commands a byte at a time, some 3 microseconds each (monitor_can_read() in its source): so numbers are short, and used again once
  * they have been answered. The first one, of qmp_capabilities, is another in every life and connection: QEMU may give us the answer to a
  * command of the client before us (seen with 7.2), but since it carries out one command after the other not after that of our first.
+ *
+ * The question that is asked most, without arguments, goes without a number, which is a fifth of it. One at a time, so that there is no doubt
+ * whose answer it is that has none: as long as one is not answered the next has a number.
  */
 static uint64_t new_id(struct qmp_link *link)
 {
@@ -335,6 +343,9 @@ static void send_now(struct qmp_link *link, struct command *command, struct qmp_
 	command->id = new_id(link);
 	command->deadline_ms = uv_now(link->loop) + link->timeout_ms;
 	command->sent_ns = uv_hrtime();
+	command->unnumbered = command->brief && !link->unnumbered;
+	if (command->unnumbered)
+		link->unnumbered = command;
 	HASH_ADD(hh, link->sent, id, sizeof(command->id), command);
 	DL_APPEND(link->waiting, command);
 	write_command(link, command, arguments);
@@ -390,10 +401,16 @@ static void capabilities_reply(void *data, const struct qmp_error *error,
 		link->handlers->ready(link->owner);
 }
 
+/* The answer to a question that went without a number: a list. */
+static bool is_unnumbered(const struct qmp_value *message)
+{
+	return !qmp_value_get(message, "id") && qmp_value_is_list(qmp_value_get(message, "return"));
+}
+
 /* The last answer to the client before us, which QEMU may give to us even before it greets (seen with 7.2). */
 static bool is_left_over(const struct qmp_value *message)
 {
-	return qmp_value_is_number(qmp_value_get(message, "id"));
+	return qmp_value_is_number(qmp_value_get(message, "id")) || is_unnumbered(message);
 }
 
 static void take_greeting(struct qmp_link *link, const struct qmp_value *message)
@@ -442,9 +459,13 @@ static void command_answer(struct command *command, const struct qmp_value *mess
 }
 
 /* The client before us, as in new_id(). */
-static bool is_for_another(const struct qmp_link *link, const struct qmp_value *id_value,
-			   uint64_t id)
+static bool is_for_another(const struct qmp_link *link, const struct qmp_value *message)
 {
+	const struct qmp_value *id_value = qmp_value_get(message, "id");
+	uint64_t id = qmp_value_number(id_value, NULL, 0);
+
+	if (link->state == LINK_NEGOTIATING && is_unnumbered(message))
+		return true;
 	return qmp_value_is_number(id_value) && (!id || id > link->highest_id);
 }
 
@@ -452,21 +473,33 @@ static bool is_for_another(const struct qmp_link *link, const struct qmp_value *
 static void command_leave(struct qmp_link *link, struct command *command, bool failed)
 {
 	HASH_DEL(link->sent, command);
+	if (link->unnumbered == command)
+		link->unnumbered = NULL;
 	if (command->timed_out)
 		return;
 	DL_DELETE(link->waiting, command);
 	tell_answered(link, command, failed);
 }
 
-static void take_answer(struct qmp_link *link, const struct qmp_value *message)
+/* NULL: there is none. */
+static struct command *find_command(const struct qmp_link *link, const struct qmp_value *message)
 {
 	const struct qmp_value *id_value = qmp_value_get(message, "id");
 	uint64_t id = qmp_value_number(id_value, NULL, 0);
 	struct command *command = NULL;
 
+	if (!id_value)
+		return link->unnumbered;
 	if (qmp_value_is_number(id_value))
 		HASH_FIND(hh, link->sent, &id, sizeof(id), command);
-	if (!command && is_for_another(link, id_value, id))
+	return command && !command->unnumbered ? command : NULL;
+}
+
+static void take_answer(struct qmp_link *link, const struct qmp_value *message)
+{
+	struct command *command = find_command(link, message);
+
+	if (!command && is_for_another(link, message))
 		return;
 	if (!command) {
 		const char *desc = qmp_value_text(qmp_value_get(message, "error"), "desc", NULL);
@@ -505,7 +538,7 @@ static size_t take_brief(struct qmp_link *link, const char *bytes, size_t length
 
 	if (!command || !command->brief || !qmp_reader_is_idle(link->reader))
 		return 0;
-	used = brief_answer(bytes, length, command->id, text);
+	used = brief_answer(bytes, length, command->unnumbered ? 0 : command->id, text);
 	if (!used || !command->brief(command->data, text))
 		return 0;
 	command_leave(link, command, false);

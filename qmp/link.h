@@ -72,7 +72,7 @@ void qmp_link_send(struct qmp_link *link, const char *command, struct qmp_value 
 /*
  * The same without arguments, for a command whose answer can be read without building a tree (qmp/brief.h): @brief is called with the text
  * of the answer's "return", which it may change, and returns true if that was all that @reply is for. If it returns false, or is not
- * called, @reply is.
+ * called, @reply is. Only one at a time is sent without an id, the others with one.
  */
 typedef bool (*qmp_brief_fn)(void *data, char *text);
 void qmp_link_ask(struct qmp_link *link, const char *command, qmp_brief_fn brief,

@@ -227,11 +227,12 @@ static void cancel(struct member *member)
 
 static void carry_out(struct member *member, const char *line)
 {
-	char command[NAME_MAX_], id[NAME_MAX_], job[2048] = "";
+	char command[NAME_MAX_], id[NAME_MAX_], end[NAME_MAX_ + 16], job[2048] = "";
 	const struct answer *answer;
 
 	find_value(line, "execute", command, sizeof(command));
 	find_value(line, "id", id, sizeof(id));
+	snprintf(end, sizeof(end), "%s%s}\r\n", *id ? ", \"id\": " : "", id);
 	answer = find_answer(command);
 	if (!strcmp(command, "block-stream")) {
 		find_value(line, "job-id", member->job, sizeof(member->job));
@@ -241,12 +242,12 @@ static void carry_out(struct member *member, const char *line)
 	} else if (!strcmp(command, "query-block-jobs")) {
 		if (*member->job)
 			put_job(member, job, sizeof(job));
-		say(member, "{\"return\": [%s], \"id\": %s}\r\n", job, id);
+		say(member, "{\"return\": [%s]%s", job, end);
 		return;
 	}
 	push(member, "{\"return\": ", 11);
 	push(member, answer->text, answer->length);
-	say(member, ", \"id\": %s}\r\n", id);
+	say(member, "%s", end);
 	if (!strcmp(command, "block-job-cancel") || !strcmp(command, "job-cancel")) {
 		cancel(member);
 	} else if (!strcmp(command, "job-dismiss")) {

@@ -114,4 +114,5 @@ class Crowd:
             message = json.loads(line)
             if kind == "good" or message["execute"] == "qmp_capabilities" and kind != "silent":
                 value = ANSWERS.get(message["execute"], [])
-                client.send(json.dumps({"return": value, "id": message.get("id")}).encode() + b"\r\n")
+                answer = {"return": value} | ({"id": message["id"]} if "id" in message else {})
+                client.send(json.dumps(answer).encode() + b"\r\n")

@@ -188,6 +188,11 @@ Test(qmp_brief, the_line_around_it)
 	cr_assert_eq(answer("{\"return\": , \"id\": 7}\n", text), 22);
 	cr_assert_eq(answer("{\"return\": \"id\": 7}\n", text), 0);
 	cr_assert_eq(answer("{\"error\": {}, \"id\": 7}\n", text), 0);
+	cr_assert_eq(brief_answer("{\"return\": []}\r\n", 16, 0, text), 16);
+	cr_assert_str_eq(text, "[]");
+	cr_assert_eq(answer("{\"return\": []}\r\n", text), 0);
+	cr_assert_eq(brief_answer("{\"return\": [], \"id\": 7}\n", 24, 0, text), 24);
+	cr_assert_str_eq(text, "[], \"id\": 7");
 	cr_assert_eq(answer("\n", text), 0);
 	cr_assert_eq(answer("", text), 0);
 	cr_assert_eq(brief_answer("{\"return\": [\0], \"id\": 7}\n", 25, 7, text), 0);

@@ -152,6 +152,7 @@ Test(qmp_link, answer_to_the_client_before_us)
 	peer_set_greeting(
 		owner.peer,
 		"{\"return\": [], \"id\": 7}\r\n"
+		"{\"return\": []}\r\n"
 		"{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}, \"id\": 8}\r\n"
 		"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
 	open_to(&owner, peer_path(owner.peer), TIMEOUT_MS);
@@ -329,7 +330,10 @@ static bool answer_another_first(void *data, struct peer *peer, size_t number, c
 {
 	char line[64];
 
-	for (int id = -1; id < 200 && !strcmp(command, "qmp_capabilities"); id++) {
+	if (strcmp(command, "qmp_capabilities"))
+		return false;
+	peer_send(peer, "{\"return\": [7]}");
+	for (int id = -1; id < 200; id++) {
 		snprintf(line, sizeof(line), "{\"return\": {\"n\": 7}, \"id\": %d}", id);
 		peer_send(peer, line);
 	}
@@ -382,6 +386,76 @@ Test(qmp_link, numbers_are_short_and_never_shared)
 	owner.log[0] = 0;
 	peer_reply(owner.peer, 1, "{'n': 5}");
 	until(&owner, "reply0:5 ");
+	end(&owner);
+}
+
+static bool take_brief(void *data, char *text)
+{
+	struct sent *sent = data;
+
+	note(sent->owner, "brief%d:%s ", sent->number, text);
+	return true;
+}
+
+static void ask_one(struct owner *owner, int number)
+{
+	sents[number] = (struct sent){ owner, number };
+	qmp_link_ask(owner->link, "ask", take_brief, on_reply, &sents[number]);
+}
+
+static bool has_id(const struct peer *peer, size_t number)
+{
+	return strstr(peer_message(peer, number), "\"id\":");
+}
+
+Test(qmp_link, one_question_at_a_time_has_no_number)
+{
+	/* Catches an answer without a number that is given to another question, or that ends the link. */
+	struct owner owner;
+
+	ready(&owner, TIMEOUT_MS);
+	peer_set_answer(owner.peer, "ask", NULL);
+	peer_set_answer(owner.peer, "a", NULL);
+	ask_one(&owner, 1);
+	ask_one(&owner, 2);
+	send_one(&owner, "a", 3);
+	cr_assert(peer_run_until_command(owner.peer, "a", 1, LONG_MS));
+	cr_assert_not(has_id(owner.peer, 1));
+	cr_assert(has_id(owner.peer, 2) && has_id(owner.peer, 3));
+	peer_send(owner.peer, "{\"return\": [1]}\r\n");
+	until(&owner, "brief1");
+	ask_one(&owner, 4);
+	cr_assert(peer_run_until_command(owner.peer, "ask", 3, LONG_MS));
+	cr_assert_not(has_id(owner.peer, 4));
+	peer_reply(owner.peer, 3, "{'n': 33}");
+	peer_reply(owner.peer, 2, "[2]");
+	peer_send(owner.peer, "{\"error\": {\"desc\": \"no\"}}\r\n");
+	until(&owner, "reply4");
+	expect_log(&owner, "brief1:[1] reply3:33 reply2:-1 reply4:EREMOTEIO ");
+	peer_send(owner.peer, "{\"return\": []}\r\n");
+	until(&owner, "closed:EPROTO ");
+	end(&owner);
+}
+
+Test(qmp_link, late_answer_without_a_number)
+{
+	/* Catches the next question, asked when the first had timed out, taking the first one's answer. */
+	struct owner owner;
+
+	ready(&owner, 60);
+	peer_set_answer(owner.peer, "ask", NULL);
+	ask_one(&owner, 1);
+	until(&owner, "reply1:ETIMEDOUT ");
+	ask_one(&owner, 2);
+	cr_assert(peer_run_until_command(owner.peer, "ask", 2, LONG_MS));
+	cr_assert(has_id(owner.peer, 2));
+	peer_send(owner.peer, "{\"return\": [1]}\r\n");
+	peer_reply(owner.peer, 2, "[2]");
+	until(&owner, "reply2");
+	expect_log(&owner, "reply1:ETIMEDOUT reply2:-1 ");
+	ask_one(&owner, 3);
+	cr_assert(peer_run_until_command(owner.peer, "ask", 3, LONG_MS));
+	cr_assert_not(has_id(owner.peer, 3));
 	end(&owner);
 }
 
