@@ -20,6 +20,8 @@ enum {
 	SPARE_BYTES = 128 << 10, /* so much more than what counts may be in the file */
 	FILE_BYTES_MAX = 256 << 20, /* a larger one is none of ours */
 	RETRY_MS = 1000,
+	SYNC_AFTER_MS =
+		20, /* what is written is there for the next life at once, and on the disk by then: whoever has caused it comes first */
 	ASIDE_MAX =
 		20, /* files that were set aside are not collected for ever: the last one is overwritten */
 };
@@ -63,7 +65,7 @@ struct journal_file {
 	struct rewrite *rewrite;
 	struct sync *sync;
 	bool sync_again;
-	uv_timer_t *retry;
+	uv_timer_t *retry, *soon; /* NULL: there is no loop, or it ends */
 };
 
 /* --- the system's calls --- */
@@ -202,6 +204,20 @@ static void sync_file(struct journal_file *file, bool folder)
 	}
 }
 
+static void sync_now(uv_timer_t *timer)
+{
+	sync_file(timer->data, false);
+}
+
+/* A start and what follows from it are several records, and one sync. */
+static void sync_soon(struct journal_file *file)
+{
+	if (!file->soon)
+		sync_file(file, false);
+	else if (file->settings.lasting && !uv_is_active((uv_handle_t *)file->soon))
+		uv_timer_start(file->soon, sync_now, SYNC_AFTER_MS, 0);
+}
+
 /* --- writing it anew --- */
 
 static void rewrite_work(uv_work_t *work)
@@ -318,20 +334,27 @@ static void try_again_later(struct journal_file *file)
 		uv_timer_start(file->retry, retry, RETRY_MS, 0);
 }
 
-static void timer_open(struct journal_file *file)
+static uv_timer_t *timer_new(struct journal_file *file)
 {
-	file->retry = malloc(sizeof(*file->retry));
-	if (!file->retry)
+	uv_timer_t *timer = malloc(sizeof(*timer));
+
+	if (!timer)
 		abort();
-	uv_timer_init(file->settings.loop, file->retry);
-	file->retry->data = file;
-	if (file->stale)
-		try_again_later(file);
+	uv_timer_init(file->settings.loop, timer);
+	timer->data = file;
+	return timer;
 }
 
 static void timer_closed(uv_handle_t *handle)
 {
 	free(handle);
+}
+
+static void timer_close(uv_timer_t **timer)
+{
+	if (*timer)
+		uv_close((uv_handle_t *)*timer, timer_closed);
+	*timer = NULL;
 }
 
 /* --- appending --- */
@@ -375,7 +398,7 @@ void journal_file_append(struct journal_file *file, const char *key, const char 
 		if (error)
 			cannot_write(file, error);
 		else
-			sync_file(file, false);
+			sync_soon(file);
 	}
 	if (file->stopping)
 		return;
@@ -521,8 +544,12 @@ struct journal_file *journal_file_open(const struct journal_settings *settings,
 		file->stale = true;
 		rewrite_start(file, true);
 	}
-	if (settings->loop)
-		timer_open(file);
+	if (settings->loop) {
+		file->retry = timer_new(file);
+		file->soon = timer_new(file);
+	}
+	if (file->stale)
+		try_again_later(file);
 	return file;
 }
 
@@ -530,10 +557,13 @@ struct journal_file *journal_file_open(const struct journal_settings *settings,
 
 void journal_file_stop(struct journal_file *file)
 {
+	bool due = file->soon && uv_is_active((uv_handle_t *)file->soon);
+
 	file->stopping = true;
-	if (file->retry)
-		uv_close((uv_handle_t *)file->retry, timer_closed);
-	file->retry = NULL;
+	timer_close(&file->retry);
+	timer_close(&file->soon);
+	if (due)
+		sync_file(file, false);
 }
 
 void journal_file_free(struct journal_file *file, bool remove)

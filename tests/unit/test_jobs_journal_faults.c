@@ -254,6 +254,30 @@ Test(jobs_journal_faults, tries_again_by_itself)
 	cr_assert_eq(uv_loop_close(&loop), 0);
 }
 
+Test(jobs_journal_faults, synced_soon_and_at_the_end)
+{
+	/* Catches a sync for each record, one that never comes, and one that the end forgets. */
+	struct journal *journal;
+	uv_loop_t loop;
+	int before;
+
+	cr_assert_eq(uv_loop_init(&loop), 0);
+	journal = begin_with(&loop, true);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	before = fault.syncs;
+	journal_put(journal, "a", "1");
+	journal_put(journal, "b", "2");
+	journal_drop(journal, "a");
+	uv_run(&loop, UV_RUN_DEFAULT);
+	cr_assert_eq(fault.syncs, before + 1);
+	journal_put(journal, "b", "3");
+	journal_stop(journal);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	cr_assert_eq(fault.syncs, before + 2);
+	journal_free(journal);
+	cr_assert_eq(uv_loop_close(&loop), 0);
+}
+
 Test(jobs_journal_faults, sync_fails)
 {
 	/* Catches bytes that the kernel has dropped after a failed fdatasync, and that are taken for written. */
