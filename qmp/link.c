@@ -1,5 +1,5 @@
 /*
- * Owns one connection to one QMP monitor: connect, greeting, capabilities, ids, deadlines, late answers, the end.
+ * Owns one connection to one QMP monitor: connect, greeting, capabilities, deadlines, late answers, the end.
  * Called by jobs/domain.c and, to send, by command.c, schema.c and layout.c; must not know what commands and events mean.
  *
  * Nothing is freed inside its own callback. A link ends in link_end(), which may be called from anywhere: it stops reading
@@ -9,22 +9,18 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <uthash.h>
 #include <utlist.h>
 #include "qmp/brief.h"
+#include "qmp/sent.h"
 
 enum {
 	/* Commands are small: a peer that leaves so much unread has long stopped to read. */
 	UNSENT_BYTES_MAX = 4 << 20,
 	REASON_BYTES = 1024,
-	ID_SHORT_MAX = 99, /* as long as few are waiting */
-	ID_MAX = 2 * QMP_COMMANDS_MAX,
 };
 
 enum link_state {
@@ -33,26 +29,6 @@ enum link_state {
 	LINK_NEGOTIATING, /* greeted, qmp_capabilities is on its way */
 	LINK_READY,
 	LINK_ENDED, /* handles are closing */
-};
-
-/*
- * One command. On the list `waiting` (oldest first) until answered or timed out; in the table `sent` until answered: a
- * timed-out command stays there as a tombstone, so that its late answer is known for what it is.
- * A command that was never sent is on the list `refused` only.
- */
-struct command {
-	uint64_t id;
-	uint64_t deadline_ms;
-	uint64_t sent_ns;
-	qmp_reply_fn reply;
-	qmp_brief_fn brief; /* or NULL */
-	void *data;
-	int refusal; /* on `refused`: -EAGAIN or -EHOSTDOWN */
-	bool unnumbered; /* the peer is not told the id */
-	bool timed_out;
-	struct command *prev, *next;
-	UT_hash_handle hh;
-	char name[];
 };
 
 struct qmp_link {
@@ -66,10 +42,9 @@ struct qmp_link {
 	enum link_state state;
 
 	struct qmp_reader *reader;
-	struct command *sent; /* by id */
-	struct command *unnumbered; /* the one of `sent` whose answer has no id; NULL */
-	struct command *waiting, *refused;
-	uint64_t last_id, highest_id; /* of commands */
+	struct sent sent;
+	struct command *waiting; /* of those, oldest first, until answered or timed out */
+	struct command *refused; /* never sent */
 	unsigned timeout_ms;
 	uint64_t busy_ms; /* when to call a silent peer busy, 0: not */
 	uint64_t timer_ms; /* when the timer is set to fire, 0: it is not */
@@ -79,32 +54,7 @@ struct qmp_link {
 	char reason[REASON_BYTES];
 };
 
-static void *must(void *memory)
-{
-	if (!memory)
-		abort();
-	return memory;
-}
-
 /* --- the end --- */
-
-static void command_fail(struct command *command, int code, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
-/* Answers with an error of our own. The command is on no list any more, but may be a tombstone. */
-static void command_fail(struct command *command, int code, const char *format, ...)
-{
-	qmp_reply_fn reply = command->reply;
-	char text[REASON_BYTES];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	command->reply = NULL;
-	if (reply)
-		reply(command->data, &(struct qmp_error){ code, "", text }, NULL);
-}
 
 static void fail_refused(struct qmp_link *link)
 {
@@ -130,7 +80,7 @@ static void tell_answered(const struct qmp_link *link, const struct command *com
 
 static void fail_all(struct qmp_link *link)
 {
-	struct command *command, *next;
+	struct command *command;
 
 	while (link->waiting) {
 		command = link->waiting;
@@ -138,10 +88,7 @@ static void fail_all(struct qmp_link *link)
 		tell_answered(link, command, true);
 		command_fail(command, -EHOSTDOWN, "%s", link->reason);
 	}
-	HASH_ITER(hh, link->sent, command, next) {
-		HASH_DEL(link->sent, command);
-		free(command);
-	}
+	sent_clear(&link->sent);
 	fail_refused(link);
 }
 
@@ -280,75 +227,20 @@ static void timer_fired(uv_timer_t *timer)
 
 /* --- sending --- */
 
-static struct command *command_new(const char *name, qmp_reply_fn reply, void *data)
-{
-	struct command *command = must(calloc(1, sizeof(*command) + strlen(name) + 1));
-
-	command->reply = reply;
-	command->data = data;
-	strcpy(command->name, name);
-	return command;
-}
-
-/* The names of commands are ours: nothing in them needs to be escaped. */
-static void write_command(struct qmp_link *link, const struct command *command,
-			  struct qmp_value *arguments)
-{
-	char id[32] = "", *line;
-	int length;
-
-	if (!command->unnumbered)
-		snprintf(id, sizeof(id), ",\"id\":%" PRIu64, command->id);
-	length = asprintf(&line, "{\"execute\":\"%s\"%s%s%s}\n", command->name,
-			  arguments ? ",\"arguments\":" : "",
-			  arguments ? qmp_value_print(arguments) : "", id);
-	if (length < 0)
-		abort();
-	qmp_value_free(arguments);
-	transport_write(link->transport, line, (size_t)length);
-}
-
-/*
- * QEMU reads commands a byte at a time, some 3 microseconds each (monitor_can_read() in its source): so numbers are short, and used again once
- * they have been answered. The first one, of qmp_capabilities, is another in every life and connection: QEMU may give us the answer to a
- * command of the client before us (seen with 7.2), but since it carries out one command after the other not after that of our first.
- *
- * The question that is asked most, without arguments, goes without a number, which is a fifth of it. One at a time, so that there is no doubt
- * whose answer it is that has none: as long as one is not answered the next has a number.
- */
-static uint64_t new_id(struct qmp_link *link)
-{
-	const uint64_t limit = HASH_COUNT(link->sent) < ID_SHORT_MAX / 2 ? ID_SHORT_MAX : ID_MAX;
-	struct command *taken;
-	uint32_t random;
-
-	if (link->state == LINK_NEGOTIATING) {
-		if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-			random = (uint32_t)uv_hrtime();
-		return ((uint64_t)random << 20) + ID_MAX + 1;
-	}
-	do {
-		link->last_id = link->last_id < limit ? link->last_id + 1 : 1;
-		HASH_FIND(hh, link->sent, &link->last_id, sizeof(link->last_id), taken);
-	} while (taken);
-	if (link->highest_id < link->last_id)
-		link->highest_id = link->last_id;
-	return link->last_id;
-}
-
 static void send_now(struct qmp_link *link, struct command *command, struct qmp_value *arguments)
 {
+	size_t length;
+	char *line;
+
 	/* Time may have passed since the loop last looked at the clock. */
 	uv_update_time(link->loop);
-	command->id = new_id(link);
 	command->deadline_ms = uv_now(link->loop) + link->timeout_ms;
 	command->sent_ns = uv_hrtime();
-	command->unnumbered = command->brief && !link->unnumbered;
-	if (command->unnumbered)
-		link->unnumbered = command;
-	HASH_ADD(hh, link->sent, id, sizeof(command->id), command);
+	sent_add(&link->sent, command, link->state == LINK_NEGOTIATING);
 	DL_APPEND(link->waiting, command);
-	write_command(link, command, arguments);
+	line = command_line(command, arguments, &length);
+	qmp_value_free(arguments);
+	transport_write(link->transport, line, length);
 	arm_timer(link);
 	if (transport_unsent(link->transport) > UNSENT_BYTES_MAX)
 		link_end(link, -ETIMEDOUT, "it does not take our commands");
@@ -357,7 +249,7 @@ static void send_now(struct qmp_link *link, struct command *command, struct qmp_
 static void send_command(struct qmp_link *link, struct command *command,
 			 struct qmp_value *arguments)
 {
-	if (link->state == LINK_READY && HASH_COUNT(link->sent) < QMP_COMMANDS_MAX) {
+	if (link->state == LINK_READY && sent_count(&link->sent) < QMP_COMMANDS_MAX) {
 		send_now(link, command, arguments);
 		return;
 	}
@@ -401,16 +293,10 @@ static void capabilities_reply(void *data, const struct qmp_error *error,
 		link->handlers->ready(link->owner);
 }
 
-/* The answer to a question that went without a number: a list. */
-static bool is_unnumbered(const struct qmp_value *message)
-{
-	return !qmp_value_get(message, "id") && qmp_value_is_list(qmp_value_get(message, "return"));
-}
-
 /* The last answer to the client before us, which QEMU may give to us even before it greets (seen with 7.2). */
 static bool is_left_over(const struct qmp_value *message)
 {
-	return qmp_value_is_number(qmp_value_get(message, "id")) || is_unnumbered(message);
+	return qmp_value_is_number(qmp_value_get(message, "id")) || sent_is_unnumbered(message);
 }
 
 static void take_greeting(struct qmp_link *link, const struct qmp_value *message)
@@ -458,48 +344,21 @@ static void command_answer(struct command *command, const struct qmp_value *mess
 		command->reply(command->data, NULL, qmp_value_get(message, "return"));
 }
 
-/* The client before us, as in new_id(). */
-static bool is_for_another(const struct qmp_link *link, const struct qmp_value *message)
-{
-	const struct qmp_value *id_value = qmp_value_get(message, "id");
-	uint64_t id = qmp_value_number(id_value, NULL, 0);
-
-	if (link->state == LINK_NEGOTIATING && is_unnumbered(message))
-		return true;
-	return qmp_value_is_number(id_value) && (!id || id > link->highest_id);
-}
-
 /* It has been answered. */
 static void command_leave(struct qmp_link *link, struct command *command, bool failed)
 {
-	HASH_DEL(link->sent, command);
-	if (link->unnumbered == command)
-		link->unnumbered = NULL;
+	sent_remove(&link->sent, command);
 	if (command->timed_out)
 		return;
 	DL_DELETE(link->waiting, command);
 	tell_answered(link, command, failed);
 }
 
-/* NULL: there is none. */
-static struct command *find_command(const struct qmp_link *link, const struct qmp_value *message)
-{
-	const struct qmp_value *id_value = qmp_value_get(message, "id");
-	uint64_t id = qmp_value_number(id_value, NULL, 0);
-	struct command *command = NULL;
-
-	if (!id_value)
-		return link->unnumbered;
-	if (qmp_value_is_number(id_value))
-		HASH_FIND(hh, link->sent, &id, sizeof(id), command);
-	return command && !command->unnumbered ? command : NULL;
-}
-
 static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 {
-	struct command *command = find_command(link, message);
+	struct command *command = sent_find(&link->sent, message);
 
-	if (!command && is_for_another(link, message))
+	if (!command && sent_is_for_another(&link->sent, message))
 		return;
 	if (!command) {
 		const char *desc = qmp_value_text(qmp_value_get(message, "error"), "desc", NULL);
@@ -607,8 +466,10 @@ struct qmp_link *qmp_link_open(uv_loop_t *loop, const struct qmp_address *addres
 			       unsigned timeout_ms, const struct qmp_link_handlers *handlers,
 			       void *owner)
 {
-	struct qmp_link *link = must(calloc(1, sizeof(*link)));
+	struct qmp_link *link = calloc(1, sizeof(*link));
 
+	if (!link)
+		abort();
 	link->loop = loop;
 	link->handlers = handlers;
 	link->owner = owner;

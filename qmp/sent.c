@@ -1,0 +1,155 @@
+/*
+ * Commands under way; see sent.h. Called by link.c; must not know when they are sent.
+ */
+#include "qmp/sent.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+enum {
+	ID_SHORT_MAX = 99, /* as long as few are waiting */
+	ID_MAX = 2 * QMP_COMMANDS_MAX,
+	ERROR_BYTES = 1024,
+};
+
+struct command *command_new(const char *name, qmp_reply_fn reply, void *data)
+{
+	struct command *command = calloc(1, sizeof(*command) + strlen(name) + 1);
+
+	if (!command)
+		abort();
+	command->reply = reply;
+	command->data = data;
+	strcpy(command->name, name);
+	return command;
+}
+
+void command_fail(struct command *command, int code, const char *format, ...)
+{
+	qmp_reply_fn reply = command->reply;
+	char text[ERROR_BYTES];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	command->reply = NULL;
+	if (reply)
+		reply(command->data, &(struct qmp_error){ code, "", text }, NULL);
+}
+
+/* The names of commands are ours: nothing in them needs to be escaped. */
+char *command_line(const struct command *command, struct qmp_value *arguments, size_t *length)
+{
+	char id[32] = "", *line;
+	int count;
+
+	if (!command->unnumbered)
+		snprintf(id, sizeof(id), ",\"id\":%" PRIu64, command->id);
+	count = asprintf(&line, "{\"execute\":\"%s\"%s%s%s}\n", command->name,
+			 arguments ? ",\"arguments\":" : "",
+			 arguments ? qmp_value_print(arguments) : "", id);
+	if (count < 0)
+		abort();
+	*length = (size_t)count;
+	return line;
+}
+
+static struct command *find_id(const struct sent *sent, uint64_t id)
+{
+	struct command *command;
+
+	HASH_FIND(hh, sent->commands, &id, sizeof(id), command);
+	return command;
+}
+
+/*
+ * QEMU reads commands a byte at a time, some 3 microseconds each (monitor_can_read() in its source): so numbers are short, and used again once
+ * they have been answered. The first one, of qmp_capabilities, is another in every life and connection: QEMU may give us the answer to a
+ * command of the client before us (seen with 7.2), but since it carries out one command after the other not after that of our first.
+ *
+ * The question that is asked most, without arguments, goes without a number, which is a fifth of it. One at a time, so that there is no doubt
+ * whose answer it is that has none: as long as one is not answered the next has a number.
+ */
+static uint64_t new_id(struct sent *sent, bool first)
+{
+	const uint64_t limit = sent_count(sent) < ID_SHORT_MAX / 2 ? ID_SHORT_MAX : ID_MAX;
+	uint32_t random;
+
+	if (first) {
+		if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+			random = (uint32_t)uv_hrtime();
+		return ((uint64_t)random << 20) + ID_MAX + 1;
+	}
+	do
+		sent->last_id = sent->last_id < limit ? sent->last_id + 1 : 1;
+	while (find_id(sent, sent->last_id));
+	if (sent->highest_id < sent->last_id)
+		sent->highest_id = sent->last_id;
+	return sent->last_id;
+}
+
+void sent_add(struct sent *sent, struct command *command, bool first)
+{
+	command->id = new_id(sent, first);
+	command->unnumbered = command->brief && !sent->unnumbered;
+	if (command->unnumbered)
+		sent->unnumbered = command;
+	HASH_ADD(hh, sent->commands, id, sizeof(command->id), command);
+}
+
+void sent_remove(struct sent *sent, struct command *command)
+{
+	HASH_DEL(sent->commands, command);
+	if (sent->unnumbered == command)
+		sent->unnumbered = NULL;
+}
+
+void sent_clear(struct sent *sent)
+{
+	struct command *command, *next;
+
+	HASH_ITER(hh, sent->commands, command, next) {
+		sent_remove(sent, command);
+		free(command);
+	}
+}
+
+size_t sent_count(const struct sent *sent)
+{
+	return HASH_COUNT(sent->commands);
+}
+
+/* --- whose answer it is --- */
+
+struct command *sent_find(const struct sent *sent, const struct qmp_value *message)
+{
+	const struct qmp_value *id = qmp_value_get(message, "id");
+	struct command *command = NULL;
+
+	if (!id)
+		return sent->unnumbered;
+	if (qmp_value_is_number(id))
+		command = find_id(sent, (uint64_t)qmp_value_number(id, NULL, 0));
+	return command && !command->unnumbered ? command : NULL;
+}
+
+bool sent_is_unnumbered(const struct qmp_value *message)
+{
+	return !qmp_value_get(message, "id") && qmp_value_is_list(qmp_value_get(message, "return"));
+}
+
+bool sent_is_for_another(const struct sent *sent, const struct qmp_value *message)
+{
+	const struct qmp_value *value = qmp_value_get(message, "id");
+	uint64_t id = (uint64_t)qmp_value_number(value, NULL, 0);
+
+	/* Of our own only the first has been sent: then one without a number is nobody's either. */
+	if (!sent->highest_id && sent_is_unnumbered(message))
+		return true;
+	return qmp_value_is_number(value) && (!id || id > sent->highest_id);
+}

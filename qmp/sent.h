@@ -1,0 +1,57 @@
+/*
+ * The commands of one link that the peer has not answered: their numbers, and whose answer a message is. Part of link.c.
+ */
+#ifndef QMP_SENT_H
+#define QMP_SENT_H
+
+#include <uthash.h>
+#include "qmp/link.h"
+
+/*
+ * One command. Among those sent until it is answered: one that timed out stays there as a tombstone, so that its late answer is known for
+ * what it is.
+ */
+struct command {
+	uint64_t id;
+	uint64_t deadline_ms;
+	uint64_t sent_ns;
+	qmp_reply_fn reply;
+	qmp_brief_fn brief; /* or NULL */
+	void *data;
+	int refusal; /* never sent: -EAGAIN or -EHOSTDOWN */
+	bool unnumbered; /* the peer is not told the id */
+	bool timed_out;
+	struct command *prev, *next; /* on a list of the link's */
+	UT_hash_handle hh;
+	char name[];
+};
+
+/* All zeros at first. */
+struct sent {
+	struct command *commands; /* by id */
+	struct command *unnumbered; /* the one of them whose answer has no id; NULL */
+	uint64_t last_id, highest_id;
+};
+
+struct command *command_new(const char *name, qmp_reply_fn reply, void *data);
+/* Answers with an error of our own. */
+__attribute__((format(printf, 3, 4))) void command_fail(struct command *command, int code,
+							const char *format, ...);
+/* What the peer is told, malloc'ed. @arguments may be NULL. */
+char *command_line(const struct command *command, struct qmp_value *arguments, size_t *length);
+
+/* Gives it its number. @first: qmp_capabilities, whose number is another in every connection. */
+void sent_add(struct sent *sent, struct command *command, bool first);
+void sent_remove(struct sent *sent, struct command *command);
+/* Frees those that nobody waits for any more: all that are left. */
+void sent_clear(struct sent *sent);
+size_t sent_count(const struct sent *sent);
+
+/* The command that @message answers; NULL: none. */
+struct command *sent_find(const struct sent *sent, const struct qmp_value *message);
+/* True of an answer to the client before us, once we have greeted back; before that everything is. */
+bool sent_is_for_another(const struct sent *sent, const struct qmp_value *message);
+/* True of the answer to a question that went without a number: a list. */
+bool sent_is_unnumbered(const struct qmp_value *message);
+
+#endif
