@@ -66,7 +66,7 @@ static void fail_refused(struct qmp_link *link)
 			command_fail(command, -EAGAIN, "too many commands wait for an answer");
 		else
 			command_fail(command, -EHOSTDOWN, "not connected");
-		free(command);
+		command_free(command);
 	}
 }
 
@@ -181,6 +181,8 @@ static void arm_timer(struct qmp_link *link)
 	uv_timer_start(&link->timer, timer_fired, due - now, 0);
 }
 
+static void read_begun(struct qmp_link *link, struct same *same);
+
 static void expire_commands(struct qmp_link *link)
 {
 	uint64_t now = uv_now(link->loop);
@@ -188,6 +190,8 @@ static void expire_commands(struct qmp_link *link)
 	while (link->waiting && link->waiting->deadline_ms <= now) {
 		struct command *command = link->waiting;
 
+		if (command->same)
+			read_begun(link, command->same);
 		DL_DELETE(link->waiting, command);
 		command->timed_out = true;
 		tell_answered(link, command, true);
@@ -274,6 +278,15 @@ void qmp_link_ask(struct qmp_link *link, const char *name, qmp_brief_fn brief, q
 	send_command(link, command, NULL);
 }
 
+void qmp_link_ask_known(struct qmp_link *link, const char *name, const struct qmp_known *known,
+			qmp_reply_fn reply, void *data)
+{
+	struct command *command = command_new(name, reply, data);
+
+	command->known = known;
+	send_command(link, command, NULL);
+}
+
 /* --- what comes in --- */
 
 static void capabilities_reply(void *data, const struct qmp_error *error,
@@ -327,6 +340,15 @@ static void take_event(struct qmp_link *link, const struct qmp_value *message)
 	link->handlers->event(link->owner, &event);
 }
 
+static void tell_text(const struct command *command)
+{
+	size_t length;
+	const char *text = command->same ? same_noted(command->same, &length) : NULL;
+
+	if (text)
+		command->known->came(command->data, text, length);
+}
+
 static void command_answer(struct command *command, const struct qmp_value *message)
 {
 	const struct qmp_value *refusal = qmp_value_get(message, "error");
@@ -338,10 +360,12 @@ static void command_answer(struct command *command, const struct qmp_value *mess
 
 	if (!command->reply)
 		return;
-	if (refusal)
+	if (refusal) {
 		command->reply(command->data, &error, NULL);
-	else
-		command->reply(command->data, NULL, qmp_value_get(message, "return"));
+		return;
+	}
+	tell_text(command);
+	command->reply(command->data, NULL, qmp_value_get(message, "return"));
 }
 
 /* It has been answered. */
@@ -370,7 +394,7 @@ static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 	}
 	command_leave(link, command, qmp_value_get(message, "error"));
 	command_answer(command, message);
-	free(command);
+	command_free(command);
 	arm_timer(link);
 }
 
@@ -401,22 +425,56 @@ static size_t take_brief(struct qmp_link *link, const char *bytes, size_t length
 	if (!used || !command->brief(command->data, text))
 		return 0;
 	command_leave(link, command, false);
-	free(command);
+	command_free(command);
 	arm_timer(link);
 	return used;
 }
 
 static size_t take_whole(struct qmp_link *link, const char *bytes, size_t length)
 {
+	bool first = qmp_reader_is_idle(link->reader);
 	const char *error = NULL;
 	size_t used;
 	struct qmp_value *message = qmp_reader_feed(link->reader, bytes, length, &used, &error);
 
+	if (link->waiting && link->waiting->same)
+		same_note(link->waiting->same, bytes, used, first);
 	if (message)
 		take_message(link, message);
 	qmp_value_free(message);
 	if (error)
 		link_end(link, -EPROTO, "%s", error);
+	return used;
+}
+
+/* What was compared so far is to be read after all. It is the beginning of a message, and ends none. */
+static void read_begun(struct qmp_link *link, struct same *same)
+{
+	const char *bytes;
+	size_t length;
+
+	while ((bytes = same_begun(same, &length)) && length)
+		take_whole(link, bytes, length);
+}
+
+/* The answer that is due next, as long as it is one that has come before. Returns how many bytes of it there are; 0: it is none. */
+static size_t take_known(struct qmp_link *link, const char *bytes, size_t length)
+{
+	struct command *command = link->waiting;
+	enum same_state state;
+	size_t used;
+
+	if (!command || !command->same || !qmp_reader_is_idle(link->reader))
+		return 0;
+	used = same_take(command->same, bytes, length, &state);
+	if (state == SAME_NOT)
+		read_begun(link, command->same);
+	if (state == SAME_WHOLE) {
+		command_leave(link, command, false);
+		command->known->is(command->data, same_number(command->same));
+		command_free(command);
+		arm_timer(link);
+	}
 	return used;
 }
 
@@ -427,6 +485,8 @@ static void bytes_came(void *owner, const char *bytes, size_t length)
 	while (length && link->state != LINK_ENDED) {
 		size_t used = take_brief(link, bytes, length);
 
+		if (!used)
+			used = take_known(link, bytes, length);
 		if (!used)
 			used = take_whole(link, bytes, length);
 		bytes += used;

@@ -79,6 +79,20 @@ void qmp_link_ask(struct qmp_link *link, const char *command, qmp_brief_fn brief
 		  qmp_reply_fn reply, void *data);
 
 /*
+ * The same for a command whose long answer has often come before, to the letter (qmp/same.h): from this QEMU or from another.
+ */
+struct qmp_known {
+	/* What stood as "return" in answer @number of those that are known, at most SAME_TEXTS_MAX; NULL: there are no more. It never changes. */
+	const char *(*text)(size_t number, size_t *length);
+	/* It is answer @number: that was all, and there will be no reply. */
+	void (*is)(void *data, size_t number);
+	/* It is none of them, and this is its text: the reply follows, and until it has returned the text is valid. */
+	void (*came)(void *data, const char *text, size_t length);
+};
+void qmp_link_ask_known(struct qmp_link *link, const char *command, const struct qmp_known *known,
+			qmp_reply_fn reply, void *data);
+
+/*
  * The owner lets go: it gets no more events and no `closed`, only `gone`. Commands under way are answered -EHOSTDOWN from the loop, so their
  * @data must stay valid until then. The link frees itself.
  */

@@ -114,29 +114,93 @@ struct qmp_features qmp_features_read(const struct qmp_value *schema)
 	return found;
 }
 
+/* --- schemas that have been read, the same in all QEMUs of a build --- */
+
+enum {
+	SCHEMAS_MAX = 4,
+};
+
+/* Kept for the life of the process: a few builds of QEMU are all that one machine runs. */
+static struct schema {
+	char *text;
+	size_t length;
+	struct qmp_features features;
+} schemas[SCHEMAS_MAX];
+static size_t schema_count;
+
+static const char *schema_text(size_t number, size_t *length)
+{
+	if (number >= schema_count)
+		return NULL;
+	*length = schemas[number].length;
+	return schemas[number].text;
+}
+
+static void schema_keep(const char *text, size_t length, struct qmp_features what)
+{
+	if (schema_count == SCHEMAS_MAX)
+		return;
+	for (size_t i = 0; i < schema_count; i++)
+		if (schemas[i].length == length && !memcmp(schemas[i].text, text, length))
+			return; /* two were asked at once */
+	schemas[schema_count] = (struct schema){ malloc(length), length, what };
+	if (!schemas[schema_count].text)
+		abort();
+	memcpy(schemas[schema_count].text, text, length);
+	schema_count++;
+}
+
+/* --- asking --- */
+
 struct features_call {
 	qmp_features_fn done;
 	void *data;
+	const char *text; /* of the answer, if it is a new one */
+	size_t length;
 };
+
+static void schema_is(void *data, size_t number)
+{
+	struct features_call call = *(struct features_call *)data;
+
+	free(data);
+	call.done(call.data, NULL, schemas[number].features);
+}
+
+static void schema_came(void *data, const char *text, size_t length)
+{
+	struct features_call *call = data;
+
+	call->text = text;
+	call->length = length;
+}
+
+static const struct qmp_known known = { schema_text, schema_is, schema_came };
 
 static void features_reply(void *data, const struct qmp_error *error, const struct qmp_value *value)
 {
 	static const struct qmp_error no_schema = { -EPROTO, "",
 						    "query-qmp-schema was answered with no list" };
 	struct features_call call = *(struct features_call *)data;
+	struct qmp_features found = { 0 };
 
 	free(data);
 	if (!error && !qmp_value_count(value))
 		error = &no_schema;
-	call.done(call.data, error, error ? (struct qmp_features){ 0 } : qmp_features_read(value));
+	if (!error)
+		found = qmp_features_read(value);
+	if (!error && call.text)
+		schema_keep(call.text, call.length, found);
+	call.done(call.data, error, found);
 }
 
 void qmp_query_features(struct qmp_link *link, qmp_features_fn done, void *data)
 {
-	struct features_call *call = malloc(sizeof(*call));
+	struct features_call *call = calloc(1, sizeof(*call));
 
 	if (!call)
 		abort();
-	*call = (struct features_call){ done, data };
-	qmp_link_send(link, "query-qmp-schema", NULL, features_reply, call);
+	call->done = done;
+	call->data = data;
+	qmp_link_ask_known(link, "query-qmp-schema", &known, features_reply, call);
 }

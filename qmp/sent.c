@@ -28,6 +28,12 @@ struct command *command_new(const char *name, qmp_reply_fn reply, void *data)
 	return command;
 }
 
+void command_free(struct command *command)
+{
+	same_free(command->same);
+	free(command);
+}
+
 void command_fail(struct command *command, int code, const char *format, ...)
 {
 	qmp_reply_fn reply = command->reply;
@@ -99,6 +105,8 @@ void sent_add(struct sent *sent, struct command *command, bool first)
 	command->unnumbered = command->brief && !sent->unnumbered;
 	if (command->unnumbered)
 		sent->unnumbered = command;
+	if (command->known)
+		command->same = same_new(command->known, command->id);
 	HASH_ADD(hh, sent->commands, id, sizeof(command->id), command);
 }
 
@@ -115,7 +123,7 @@ void sent_clear(struct sent *sent)
 
 	HASH_ITER(hh, sent->commands, command, next) {
 		sent_remove(sent, command);
-		free(command);
+		command_free(command);
 	}
 }
 

@@ -6,6 +6,7 @@
 
 #include <uthash.h>
 #include "qmp/link.h"
+#include "qmp/same.h"
 
 /*
  * One command. Among those sent until it is answered: one that timed out stays there as a tombstone, so that its late answer is known for
@@ -17,6 +18,8 @@ struct command {
 	uint64_t sent_ns;
 	qmp_reply_fn reply;
 	qmp_brief_fn brief; /* or NULL */
+	const struct qmp_known *known; /* or NULL */
+	struct same *same; /* with @known, once it is sent */
 	void *data;
 	int refusal; /* never sent: -EAGAIN or -EHOSTDOWN */
 	bool unnumbered; /* the peer is not told the id */
@@ -34,6 +37,7 @@ struct sent {
 };
 
 struct command *command_new(const char *name, qmp_reply_fn reply, void *data);
+void command_free(struct command *command);
 /* Answers with an error of our own. */
 __attribute__((format(printf, 3, 4))) void command_fail(struct command *command, int code,
 							const char *format, ...);
