@@ -24,9 +24,10 @@ def test_what_it_has_and_may(one):
     """No /dev/fuse: it would keep the connection alive.  No capability but to open files whoever owns them, and no way to get more."""
     pid = wait_for(lambda: toucher_of(one.mount))
     wait_for(lambda: status_of(pid)["NoNewPrivs"] == "1", why="it to have begun")
-    # Its orders, and the root of the tree by a mount that is in nobody's list (fs/toucher_main.c).
-    wait_for(lambda: {what.split("[")[0] for what in descriptors(pid).values()} <= {"socket:", "/"}, why="nothing but what it needs")
-    assert len(descriptors(pid)) <= 2
+    # Its orders, nowhere to write to, and the root of the tree by a mount that is in nobody's list (fs/toucher_main.c).
+    wait_for(lambda: {what.split("[")[0] for what in descriptors(pid).values()} <= {"socket:", "/dev/null", "/"}, why="nothing but what it needs")
+    assert [descriptors(pid)[number].split("[")[0] for number in range(3)] == ["socket:", "/dev/null", "/dev/null"]
+    assert len(descriptors(pid)) <= 4
     status = status_of(pid)
     override = 1 << 1 if IS_ROOT else 0
     for name, most in (("CapInh", 0), ("CapPrm", override), ("CapEff", override), ("CapAmb", 0)):
