@@ -314,6 +314,7 @@ static void pump(struct notify *notify)
 	send_folders(notify);
 	if (notify->next_due <= now && notify->ordered < ORDERS_MAX)
 		send_notices(notify);
+	toucher_send(notify->toucher);
 	/* As long as the toucher has as much as it may have, its answers are what comes next. */
 	if (notify->next_due > now && notify->next_due != UINT64_MAX)
 		uv_timer_start(&notify->timer, on_due, notify->next_due - now, 0);

@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include "jobs/text.h"
 
 struct toucher {
 	uv_process_t process;
 	uv_pipe_t pipe;
+	struct text *orders; /* that are not sent yet */
 	char answers[256];
 	unsigned handles;
 	bool silent;
@@ -23,8 +25,10 @@ static void handle_closed(uv_handle_t *handle)
 {
 	struct toucher *toucher = handle->data;
 
-	if (--toucher->handles == 0)
-		free(toucher);
+	if (--toucher->handles)
+		return;
+	text_free(toucher->orders);
+	free(toucher);
 }
 
 static void close_handle(void *handle)
@@ -98,6 +102,7 @@ struct toucher *toucher_start(uv_loop_t *loop, const char *mountpoint,
 
 	if (!toucher)
 		abort();
+	toucher->orders = text_new();
 	toucher->handlers = handlers;
 	toucher->data = data;
 	uv_pipe_init(loop, &toucher->pipe, 0);
@@ -125,16 +130,23 @@ static void written(uv_write_t *write, int status)
 
 void toucher_order(struct toucher *toucher, char what, const char *path)
 {
-	size_t length = strlen(path) + 3;
-	uv_write_t *write = malloc(sizeof(*write) + length + 1);
-	char *line;
+	text_printf(toucher->orders, "%c %s\n", what, path);
+}
+
+void toucher_send(struct toucher *toucher)
+{
+	size_t length = text_length(toucher->orders);
+	uv_write_t *write;
 	uv_buf_t buffer;
 
+	if (!length)
+		return;
+	write = malloc(sizeof(*write) + length);
 	if (!write)
 		abort();
-	line = (char *)(write + 1);
-	snprintf(line, length + 1, "%c %s\n", what, path);
-	buffer = uv_buf_init(line, (unsigned)length);
+	buffer = uv_buf_init((char *)(write + 1), (unsigned)length);
+	memcpy(buffer.base, text_bytes(toucher->orders), length);
+	text_clear(toucher->orders);
 	if (uv_write(write, (uv_stream_t *)&toucher->pipe, &buffer, 1, written))
 		free(write); /* it is dying: died() tells */
 }

@@ -27,8 +27,10 @@ struct toucher_handlers {
 struct toucher *toucher_start(uv_loop_t *loop, const char *mountpoint,
 			      const struct toucher_handlers *handlers, void *data);
 pid_t toucher_pid(const struct toucher *toucher);
-/* Queues one order. @path must have no newline. */
+/* Queues one order, for toucher_send(). @path must have no newline. */
 void toucher_order(struct toucher *toucher, char what, const char *path);
+/* Sends what is queued. */
+void toucher_send(struct toucher *toucher);
 /*
  * Takes the answers that are there. It answers before it goes on to the next order, so what it asks of the file system is about the
  * oldest order that is not answered then.
