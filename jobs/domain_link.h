@@ -202,6 +202,8 @@ void disk_remove(struct disk *disk);
 void domain_be_patient(struct domain *domain);
 /* Asks for figures; whoever waits for them is served by the answer. */
 void domain_refresh(struct domain *domain);
+/* The same when all that has come is dealt with: QEMU has told of a change, and whoever has caused it comes first. */
+void domain_refresh_soon(struct domain *domain);
 /* A job is running: its figures are asked for once a second as long as one is. */
 void refresh_tick(struct domain *domain);
 /* The link is gone: whoever waits gets -EHOSTDOWN. */

@@ -422,7 +422,7 @@ static void status_changed(struct disk *disk, const char *status)
 		finish_step(disk);
 	else if (!qemu_says(job, "waiting") && !qemu_says(job, "aborting") &&
 		 !job->step.commands /* the last of their answers asks */)
-		domain_refresh(
+		domain_refresh_soon(
 			disk->domain); /* it may be a drain that is over already: ask what is true */
 }
 
@@ -469,7 +469,7 @@ void finish_job_event(struct disk *disk, const struct qmp_event *event)
 		if (!strcmp(job->type, "commit"))
 			job->type =
 				"active-commit"; /* only such a one becomes ready, and it may be over when it is looked at */
-		domain_refresh(disk->domain);
+		domain_refresh_soon(disk->domain);
 		break;
 	case QMP_EVENT_BLOCK_JOB_ERROR:
 		job->io_errors++;

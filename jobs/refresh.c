@@ -205,9 +205,14 @@ static void tick(uv_timer_t *timer)
 {
 	struct domain *domain = timer->data;
 
-	if (!domain->link->refreshing)
-		domain_refresh(domain);
+	domain_refresh(domain);
 	refresh_tick(domain);
+}
+
+void domain_refresh_soon(struct domain *domain)
+{
+	if (domain->link->ready && !domain->link->stopping)
+		uv_timer_start(&domain->link->tick, tick, 0, 0);
 }
 
 void refresh_tick(struct domain *domain)
