@@ -572,6 +572,7 @@ void domain_free(struct domain *domain)
 		disk_free(disk);
 	if (domain->engine)
 		engine_free(domain->engine);
+	refresh_give_up(domain);
 	sync_free(domain->link);
 	event_log_clear(&domain->log);
 	free(domain->link->not_shown);

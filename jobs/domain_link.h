@@ -92,6 +92,7 @@ struct domain_link {
 		refresh_wanted; /* numbers of queries; in flight if sent is not answered */
 	bool refreshing;
 	uint64_t refresh_sent_ns; /* when the one in flight was sent */
+	struct refresh_wait *refresh_waits; /* oldest first */
 };
 
 /* Connected, and the model is QEMU's: commands may be taken. */
@@ -204,6 +205,10 @@ void domain_be_patient(struct domain *domain);
 void domain_refresh(struct domain *domain);
 /* The same when all that has come is dealt with: QEMU has told of a change, and whoever has caused it comes first. */
 void domain_refresh_soon(struct domain *domain);
+/* Asks, and calls @done once: when the answer has come, or will not. The domain must be `ready`. */
+void domain_refresh_then(struct domain *domain, void (*done)(void *data), void *data);
+/* Nothing will come any more. */
+void refresh_give_up(struct domain *domain);
 /* A job is running: its figures are asked for once a second as long as one is. */
 void refresh_tick(struct domain *domain);
 /* The link is gone: whoever waits gets -EHOSTDOWN. */

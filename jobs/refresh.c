@@ -3,6 +3,7 @@
  * asked before it was sent; who asks while it is under way is served by the next.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
 #include "jobs/domain_link.h"
@@ -11,11 +12,39 @@
 #include "jobs/trial.h"
 #include "jobs/increment.h"
 
-/* Calls for each op that waits for query number @number or an earlier one. */
+/* Somebody who looks at many domains at once, and needs no op for each of them. */
+struct refresh_wait {
+	uint64_t number; /* of the query that he waits for */
+	void (*done)(void *data);
+	void *data;
+	struct refresh_wait *prev, *next;
+};
+
+static void serve_waits(struct domain *domain, uint64_t number)
+{
+	struct domain_link *link = domain->link;
+
+	while (link->refresh_waits && link->refresh_waits->number <= number) {
+		struct refresh_wait *wait = link->refresh_waits;
+
+		DL_DELETE(link->refresh_waits, wait);
+		wait->done(wait->data);
+		free(wait);
+	}
+}
+
+void refresh_give_up(struct domain *domain)
+{
+	serve_waits(domain, UINT64_MAX);
+}
+
+/* Calls for each that waits for query number @number or an earlier one. */
 static void serve(struct domain *domain, uint64_t number, const struct qmp_error *error)
 {
 	struct disk *disk;
 	struct op *op, *next;
+
+	serve_waits(domain, number);
 
 	DL_FOREACH(domain->disks, disk) {
 		DL_FOREACH_SAFE(disk->ops, op, next) {
@@ -184,6 +213,16 @@ void domain_refresh(struct domain *domain)
 {
 	if (domain->link->ready)
 		want_query(domain);
+}
+
+void domain_refresh_then(struct domain *domain, void (*done)(void *data), void *data)
+{
+	struct refresh_wait *wait = malloc(sizeof(*wait));
+
+	if (!wait)
+		abort();
+	*wait = (struct refresh_wait){ .number = want_query(domain), .done = done, .data = data };
+	DL_APPEND(domain->link->refresh_waits, wait);
 }
 
 void refresh_link_lost(struct domain *domain)

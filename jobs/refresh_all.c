@@ -10,7 +10,7 @@ struct round {
 	uv_timer_t timer;
 	struct model *model;
 	uint64_t op;
-	size_t asked; /* ops on disks that are not over */
+	size_t asked; /* domains that have not answered */
 	bool over, closed;
 };
 
@@ -46,7 +46,7 @@ static void patience_over(uv_timer_t *timer)
 }
 
 /* Answered or not: what is known is shown. */
-static void one_is_fresh(struct op *op, int status, void *data)
+static void one_is_fresh(void *data)
 {
 	struct round *round = data;
 
@@ -55,24 +55,20 @@ static void one_is_fresh(struct op *op, int status, void *data)
 	free_if_done(round);
 }
 
-/* One job tells of all of its domain: there is one query for them. */
-static void ask_domain(struct round *round, struct domain *domain, const struct who *by)
+/* One query tells of all jobs of the domain. */
+static bool has_figures(const struct domain *domain)
 {
-	struct target target = { .model = round->model };
+	const struct disk *disk;
 
-	DL_FOREACH(domain->disks, target.disk) {
-		if (!job_is_live(target.disk->job) || target.disk->job->phase >= JOB_CONCLUDED)
-			continue;
-		round->asked++;
-		disk_refresh(op_new(&target, by, one_is_fresh, round));
-		return;
-	}
+	DL_FOREACH(domain->disks, disk)
+		if (job_is_live(disk->job) && disk->job->phase < JOB_CONCLUDED)
+			return true;
+	return false;
 }
 
 void model_refresh(struct op *op)
 {
 	struct round *round = calloc(1, sizeof(*round));
-	struct who by = op->by;
 	struct domain *domain;
 
 	if (!round)
@@ -83,10 +79,13 @@ void model_refresh(struct op *op)
 	uv_timer_init(round->model->loop, &round->timer);
 	round->timer.data = round;
 	uv_timer_start(&round->timer, patience_over, REFRESH_ALL_MS, 0);
-	DL_FOREACH(round->model->domains, domain)
-		if (!domain_is_late(domain))
-			ask_domain(round, domain, &by);
-	one_is_fresh(NULL, 0, round);
+	DL_FOREACH(round->model->domains, domain) {
+		if (domain_is_late(domain) || !has_figures(domain))
+			continue;
+		round->asked++;
+		domain_refresh_then(domain, one_is_fresh, round);
+	}
+	one_is_fresh(round);
 }
 
 bool domain_is_late(const struct domain *domain)

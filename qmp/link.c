@@ -141,7 +141,10 @@ static void link_end(struct qmp_link *link, int code, const char *format, ...)
 	transport_close(link->transport);
 }
 
-/* --- deadlines: one timer, set only while something waits --- */
+/*
+ * --- deadlines: one timer, set when something waits. It is not stopped when that is over, nor put off when the next thing waits, as both are
+ * done once for each of a thousand questions: it fires once for nothing, and looks again ---
+ */
 
 static void timer_fired(uv_timer_t *timer);
 
@@ -165,17 +168,12 @@ static void arm_timer(struct qmp_link *link)
 
 	if (link->state == LINK_ENDED)
 		return;
-	if (due == UINT64_MAX) {
-		uv_timer_stop(&link->timer);
-		link->timer_ms = 0;
-		return;
-	}
 	/* At least 1 ms: a timer that is set to 0 in its own callback fires again before anything is read. */
 	if (due > now)
 		link->second_look = false;
 	else
 		due = now + 1;
-	if (link->timer_ms == due)
+	if (due == UINT64_MAX || (link->timer_ms && link->timer_ms <= due))
 		return;
 	link->timer_ms = due;
 	uv_timer_start(&link->timer, timer_fired, due - now, 0);
@@ -253,7 +251,7 @@ static void send_now(struct qmp_link *link, struct command *command, struct qmp_
 static void send_command(struct qmp_link *link, struct command *command,
 			 struct qmp_value *arguments)
 {
-	if (link->state == LINK_READY && sent_count(&link->sent) < QMP_COMMANDS_MAX) {
+	if (link->state == LINK_READY && link->sent.count < QMP_COMMANDS_MAX) {
 		send_now(link, command, arguments);
 		return;
 	}

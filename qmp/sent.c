@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <utlist.h>
 
 enum {
 	ID_SHORT_MAX = 99, /* as long as few are waiting */
@@ -65,12 +66,15 @@ char *command_line(const struct command *command, struct qmp_value *arguments, s
 	return line;
 }
 
+/* From the oldest on, which it mostly is. */
 static struct command *find_id(const struct sent *sent, uint64_t id)
 {
 	struct command *command;
 
-	HASH_FIND(hh, sent->commands, &id, sizeof(id), command);
-	return command;
+	DL_FOREACH2(sent->commands, command, sent_next)
+	if (command->id == id)
+		return command;
+	return NULL;
 }
 
 /*
@@ -83,7 +87,7 @@ static struct command *find_id(const struct sent *sent, uint64_t id)
  */
 static uint64_t new_id(struct sent *sent, bool first)
 {
-	const uint64_t limit = sent_count(sent) < ID_SHORT_MAX / 2 ? ID_SHORT_MAX : ID_MAX;
+	const uint64_t limit = sent->count < ID_SHORT_MAX / 2 ? ID_SHORT_MAX : ID_MAX;
 	uint32_t random;
 
 	if (first) {
@@ -107,29 +111,26 @@ void sent_add(struct sent *sent, struct command *command, bool first)
 		sent->unnumbered = command;
 	if (command->known)
 		command->same = same_new(command->known, command->id);
-	HASH_ADD(hh, sent->commands, id, sizeof(command->id), command);
+	DL_APPEND2(sent->commands, command, sent_prev, sent_next);
+	sent->count++;
 }
 
 void sent_remove(struct sent *sent, struct command *command)
 {
-	HASH_DEL(sent->commands, command);
+	DL_DELETE2(sent->commands, command, sent_prev, sent_next);
+	sent->count--;
 	if (sent->unnumbered == command)
 		sent->unnumbered = NULL;
 }
 
 void sent_clear(struct sent *sent)
 {
-	struct command *command, *next;
+	while (sent->commands) {
+		struct command *command = sent->commands;
 
-	HASH_ITER(hh, sent->commands, command, next) {
 		sent_remove(sent, command);
 		command_free(command);
 	}
-}
-
-size_t sent_count(const struct sent *sent)
-{
-	return HASH_COUNT(sent->commands);
 }
 
 /* --- whose answer it is --- */

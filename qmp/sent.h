@@ -4,7 +4,6 @@
 #ifndef QMP_SENT_H
 #define QMP_SENT_H
 
-#include <uthash.h>
 #include "qmp/link.h"
 #include "qmp/same.h"
 
@@ -25,13 +24,14 @@ struct command {
 	bool unnumbered; /* the peer is not told the id */
 	bool timed_out;
 	struct command *prev, *next; /* on a list of the link's */
-	UT_hash_handle hh;
+	struct command *sent_prev, *sent_next;
 	char name[];
 };
 
 /* All zeros at first. */
 struct sent {
-	struct command *commands; /* by id */
+	struct command *commands; /* oldest first: QEMU answers in that order */
+	size_t count;
 	struct command *unnumbered; /* the one of them whose answer has no id; NULL */
 	uint64_t last_id, highest_id;
 };
@@ -49,7 +49,6 @@ void sent_add(struct sent *sent, struct command *command, bool first);
 void sent_remove(struct sent *sent, struct command *command);
 /* Frees those that nobody waits for any more: all that are left. */
 void sent_clear(struct sent *sent);
-size_t sent_count(const struct sent *sent);
 
 /* The command that @message answers; NULL: none. */
 struct command *sent_find(const struct sent *sent, const struct qmp_value *message);
