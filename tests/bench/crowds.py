@@ -7,8 +7,8 @@ import subprocess
 
 import time
 
-from tools import (blockdev, connected, cpu_percent, crowd, floor, images, memory_mib, mounted, record, stopwatch, storage_daemon,
-                   wait_for)
+from tools import (blockdev, connected, cpu_percent, crowd, floor, images, memory_mib, mounted, on_processors, placements, record,
+                   stopwatch, storage_daemon, wait_for)
 from watch import toucher_of
 
 THOUSAND = 1000
@@ -97,14 +97,15 @@ def hung(folder, table):
 
 
 def scale(folder, table):
-    """The cost of one read must not grow with the number of domains."""
+    """The cost of one read must not grow with the number of domains. On one processor: see placements()."""
     answers, floors = record(folder), {}
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    _, processors, _ = placements()[0]
     for count in (10, 100, 1000, 10000):
         if count + 100 > most:
             table.add(f"{count:,} domains: the limit of open files here is {most:,}", None)
             continue
-        with crowd(folder, f"c{count}", answers, count) as (_, where), floor(f"{folder}/f{count}") as lowest:
+        with on_processors(processors), crowd(folder, f"c{count}", answers, count) as (_, where), floor(f"{folder}/f{count}") as lowest:
             manager, mount, seconds = attach(folder, where, count)
             with manager_of(manager):
                 name = mount.domains()[count // 2]
