@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from tools import (blockdev, commands_sent, floor, images, mounted, on_processors, placements, program, stopwatch,
+from tools import (QmpError, blockdev, commands_sent, floor, images, mounted, on_processors, placements, program, stopwatch,
                    storage_daemon)
 from watch import Inotify
 
@@ -149,17 +149,48 @@ def one_pull(qemu, disk):
     return {name: at - told for name, at in times.items()}
 
 
+def raw_pull(qemu, path):
+    """
+    Seconds that QEMU itself takes for what must be known before a job is called completed: from BLOCK_JOB_COMPLETED on, the commands that
+    blockjobfs sends, as short as it sends them, by a client that does nothing else.
+    """
+    job = "blockjobfs-pull-disk0-0.12345-0123456789ab"
+    qemu.monitor.send("query-named-block-nodes")
+    file, = [node["node-name"] for node in qemu.monitor.answer() if node["drv"] == "file" and node["file"] == path]
+    qemu.monitor("block-stream", device="disk0", job_id=job, speed=1, auto_finalize=False, auto_dismiss=False)
+    qemu.monitor("block-job-set-speed", device=job, speed=0)
+    qemu.monitor.wait_event("JOB_STATUS_CHANGE", status="pending")
+    qemu.monitor.send("job-finalize", id=job)
+    qemu.monitor.wait_event("BLOCK_JOB_COMPLETED")
+    began = time.monotonic()
+    qemu.monitor.answer()
+    for lines in ('{"execute":"job-dismiss","arguments":{"id":"%s"},"id":14}' % job,
+                  '{"execute":"blockdev-snapshot","arguments":{"node":"disk0","overlay":"%s"},"id":15}' % file,
+                  '{"execute":"query-block-jobs"}',
+                  '{"execute":"query-named-block-nodes","arguments":{"flat":true},"id":16}\n{"execute":"x-debug-query-block-graph","id":17}'):
+        qemu.monitor.socket.sendall(f"{lines}\n".encode())
+        for _ in lines.splitlines():
+            with contextlib.suppress(QmpError):  # of the snapshot, as it should be
+                qemu.monitor.answer()
+    return {"raw": time.monotonic() - began}
+
+
 def told(folder, table):
     with in_memory(folder) as where:
         base = images.fill(images.create(f"{where}/small.qcow2"), (0, 1), (8, 1))
-        results = []
+        results, raw = [], []
         for number in range(PULLS):
             path = images.create(f"{where}/l{number}.qcow2", base)
             with storage_daemon(folder, f"l{number}", blockdev("disk0", path)) as qemu, mounted(folder, [qemu.socket]) as mount:
                 results.append(one_pull(qemu, mount.disk(f"l{number}", "disk0")))
+            path = images.create(f"{where}/r{number}.qcow2", base)
+            with storage_daemon(folder, f"r{number}", blockdev("disk0", path)) as qemu:
+                raw.append(raw_pull(qemu, path))
     for name, what, target in (("wait", "`wait` returns", 2), ("poll", "poll(2) wakes", 2), ("inotify", "inotify fires", 15)):
         values = sorted(result[name] * 1000 for result in results)
         table.add(f"BLOCK_JOB_COMPLETED to: {what}", statistics.median(values), "ms", target, (values[2], values[-3]))
+    values = sorted(result["raw"] * 1000 for result in raw)
+    table.add("    the same commands by a bare client, which tells nobody", statistics.median(values), "ms", None, (values[2], values[-3]))
 
 
 # --- bandwidth ---
@@ -168,7 +199,7 @@ def bandwidth(folder, table):
     times = {"ours": [], "raw": []}
     with in_memory(folder) as where:
         base = images.fill(images.create(f"{where}/base.qcow2", size=1 << 30), *((first, 64) for first in range(0, 512, 64)))
-        for number in range(6):
+        for number in range(20):
             path = images.create(f"{where}/overlay.qcow2", base, size=1 << 30)
             with storage_daemon(folder, "vm", blockdev("disk0", path)) as qemu:
                 # What blockjobfs asks, too, and makes QEMU fast: see docs/performance.md.

@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
 
 import images  # noqa: E402
-from monitor import Monitor  # noqa: E402
+from monitor import Monitor, QmpError  # noqa: E402, F401
 from mount import Mount  # noqa: E402
 from qemu import StorageDaemon, blockdev, die_with_parent  # noqa: E402
 from system import detach, end, wait_for  # noqa: E402

@@ -46,6 +46,10 @@ class Monitor:
     def __call__(self, command, **arguments):
         assert command != "query-named-block-nodes", "crashes QEMU while a stream is concluded and not dismissed"
         self.send(command, **arguments)
+        return self.answer()
+
+    def answer(self):
+        """To what was sent. Raises QmpError."""
         deadline = time.monotonic() + self.timeout
         while True:
             message = self._message(deadline)
