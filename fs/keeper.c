@@ -183,18 +183,32 @@ static struct child *watch(struct keeper *keeper, pid_t pid)
 	return child;
 }
 
+static const int signal_numbers[SIGNALS] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
+
+/* A signal that comes before the program is there is for it, and not for the loop's handlers, which the child has a useless copy of. */
+static void forget_handlers(void)
+{
+	sigset_t none;
+
+	for (int i = 0; i < SIGNALS; i++)
+		signal(signal_numbers[i], SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 static struct child *start(struct keeper *keeper, const char *program, bool rehearse)
 {
 	char **line = command_line_new(keeper->argv, KEEPER_SERVE, NULL, keeper->folder);
 	struct child *child;
-	sigset_t none;
+	sigset_t all, before;
 	pid_t pid;
 
 	fflush(NULL);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
 	pid = fork();
 	if (pid == 0) {
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
+		forget_handlers();
 		set_environment(keeper);
 		if (rehearse)
 			setenv(KEEPER_REHEARSE, "1", 1);
@@ -202,6 +216,7 @@ static struct child *start(struct keeper *keeper, const char *program, bool rehe
 		log_line("%s cannot be run: %s", program, strerror(errno));
 		_exit(EXIT_FAILURE);
 	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	free(line);
 	child = pid < 0 ? NULL : watch(keeper, pid);
 	if (pid > 0 && !child) {
@@ -267,8 +282,6 @@ static void rehearsed(struct keeper *keeper, int status)
 	/* What is under way is sent to the next one: a server may be killed at any moment. */
 	kill(keeper->server->pid, SIGKILL);
 }
-
-static const int signal_numbers[SIGNALS] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD };
 
 /* @how: SIG_BLOCK, or SIG_UNBLOCK when they are listened to. */
 static void hold_signals(int how)
