@@ -7,6 +7,7 @@ all files of the folder recorded/ to the daemon, so that what each version of QE
 """
 
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -68,7 +69,7 @@ class Relay:
     """Lets one client through to the socket @path, and writes down what both say: [("to" or "from", message)]."""
 
     def __init__(self, path, listen):
-        self.messages = []
+        self.messages, self.numbers, self.asked = [], itertools.count(1), {}
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(listen)
         self.listener.listen(1)
@@ -80,6 +81,16 @@ class Relay:
         near, _ = self.listener.accept()
         threading.Thread(target=self.pass_on, args=("to", near, self.far), daemon=True).start()
         self.pass_on("from", self.far, near)
+
+    def number(self, way, message):
+        """The message as it is written down: the daemon uses its numbers again, and has none on some; here each command has its own."""
+        if way == "to":
+            number = next(self.numbers)
+            self.asked.setdefault(message.get("id"), []).append(number)
+            return {**message, "id": number}
+        if "return" in message or "error" in message:
+            return {**message, "id": self.asked[message.get("id")].pop(0)}
+        return message
 
     def pass_on(self, way, source, target):
         """Commands have no newline of their own: they are taken apart by the decoder."""
@@ -93,7 +104,7 @@ class Relay:
                     except json.JSONDecodeError:
                         break
                     rest = rest.lstrip()[used:]
-                    self.messages.append((way, message))
+                    self.messages.append((way, self.number(way, message)))
                 target.sendall(data)
 
 
@@ -239,7 +250,8 @@ class Player:
             answer = {"error": {"class": "GenericError", "desc": "this was not recorded"}}
         if at is None and command["execute"] == "query-block-jobs" and "return" in answer:
             answer = {"return": self.as_events_told(answer["return"])}
-        self.send({**answer, "id": command["id"]})
+        answer = {key: value for key, value in answer.items() if key != "id"}
+        self.send({**answer, "id": command["id"]} if "id" in command else answer)
 
 
 def main():

@@ -99,7 +99,7 @@ def test_a_killed_daemon_leaves_nobody_behind(one):
     wait_for(lambda: state_of(pid) in (None, "Z"), why="the toucher to go")
     with pytest.raises(OSError) as error:
         os.stat(one.mount / "README")
-    assert error.value.errno == errno.ENOTCONN
+    assert error.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     subprocess.run(["umount", "-l", one.mount.path], check=True)
 
 
