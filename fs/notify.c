@@ -116,6 +116,11 @@ void notify_changed(struct notify *notify, struct domain *domain, struct disk *d
 
 	if (!notify->running || topic == TOPIC_FIXED || topic == TOPIC_LISTING)
 		return;
+	/* With a thousand jobs this is what mostly happens. */
+	if (slow && disk->progress_due)
+		return;
+	if (topic == TOPIC_PROGRESS && disk)
+		disk->progress_due = true;
 	folder = folder_path(domain, disk);
 	/* A file that is waited in is not touched: the toucher would wait for its reader (fs/toucher_main.c). */
 	for (place.file = place_table(&place); place.file->name; place.file++)
@@ -234,6 +239,16 @@ static unsigned apart_ms(const struct notify *notify, const struct notice *notic
 	return notice->apart_ms * notify->slow / NOTIFY_PROGRESS_A_SECOND;
 }
 
+/* From now on a change is to be told once more. */
+static void not_due(const struct notify *notify, const struct notice *notice)
+{
+	struct place place;
+
+	if (node_find(&notify->face->nodes, notice->node, &place) && place.disk && place.file &&
+	    place.file->topic == TOPIC_PROGRESS)
+		place.disk->progress_due = false;
+}
+
 static void order_notice(struct notify *notify, struct notice *notice)
 {
 	struct order *order = calloc(1, sizeof(*order));
@@ -244,6 +259,7 @@ static void order_notice(struct notify *notify, struct notice *notice)
 	order->notice = notice;
 	notice->wanted = false;
 	notice->ordered = true;
+	not_due(notify, notice);
 	notice->due = uv_now(notify->loop) + apart_ms(notify, notice);
 	/* Those that have waited longest come first. */
 	DL_DELETE(notify->list, notice);

@@ -30,6 +30,7 @@ struct disk {
 	size_t history_slot; /* where the journal keeps the next one */
 	struct stamp stamps[TOPIC_COUNT];
 	const char *told_status; /* the word of `status` when TOPIC_STATUS last changed */
+	bool progress_due; /* who watches `progress` waits to be told already (fs/notify.c) */
 	struct event_log log;
 	struct op *ops; /* what is in flight on this disk */
 	bool going_over_sent; /* QEMU has been told to put an overlay on it, and has not answered */

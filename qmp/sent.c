@@ -49,20 +49,21 @@ void command_fail(struct command *command, int code, const char *format, ...)
 		reply(command->data, &(struct qmp_error){ code, "", text }, NULL);
 }
 
-/* The names of commands are ours: nothing in them needs to be escaped. */
+/* The names of commands are ours: nothing in them needs to be escaped. (printf(3) would be most of the work for a short one.) */
 char *command_line(const struct command *command, struct qmp_value *arguments, size_t *length)
 {
-	char id[32] = "", *line;
-	int count;
+	const char *text = arguments ? qmp_value_print(arguments) : "";
+	char *line = malloc(strlen(command->name) + strlen(text) + 80), *at = line;
 
-	if (!command->unnumbered)
-		snprintf(id, sizeof(id), ",\"id\":%" PRIu64, command->id);
-	count = asprintf(&line, "{\"execute\":\"%s\"%s%s%s}\n", command->name,
-			 arguments ? ",\"arguments\":" : "",
-			 arguments ? qmp_value_print(arguments) : "", id);
-	if (count < 0)
+	if (!line)
 		abort();
-	*length = (size_t)count;
+	at = stpcpy(stpcpy(stpcpy(at, "{\"execute\":\""), command->name), "\"");
+	if (arguments)
+		at = stpcpy(stpcpy(at, ",\"arguments\":"), text);
+	if (!command->unnumbered)
+		at += sprintf(at, ",\"id\":%" PRIu64, command->id);
+	at = stpcpy(at, "}\n");
+	*length = (size_t)(at - line);
 	return line;
 }
 
