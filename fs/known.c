@@ -18,6 +18,8 @@ struct known_node {
 	uint64_t told_ns; /* when, by uv_hrtime() */
 	struct text
 		*shorter; /* told right before that; NULL: that was no shorter, or a while ago */
+	bool toucher; /* it was told to the toucher, and to nobody else for a while before that */
+	bool over; /* and the toucher has done with it */
 	UT_hash_handle hh;
 };
 
@@ -82,7 +84,7 @@ static bool is_at_once(const struct known_node *entry)
 
 static void keep_shorter(struct known_node *entry, const struct text *content)
 {
-	bool is_shorter = entry->told && content && is_at_once(entry) &&
+	bool is_shorter = entry->told && content && !entry->over && is_at_once(entry) &&
 			  text_length(entry->told) < text_length(content);
 
 	text_free(entry->shorter);
@@ -91,7 +93,7 @@ static void keep_shorter(struct known_node *entry, const struct text *content)
 		entry->told = NULL;
 }
 
-void known_tell(struct known *known, uint64_t node, struct text *content)
+void known_tell(struct known *known, uint64_t node, struct text *content, bool toucher)
 {
 	struct known_node *entry = find(known, node);
 
@@ -102,7 +104,17 @@ void known_tell(struct known *known, uint64_t node, struct text *content)
 	keep_shorter(entry, content);
 	text_free(entry->told);
 	entry->told = content;
+	entry->toucher = toucher && (entry->toucher || !is_at_once(entry));
+	entry->over = false;
 	entry->told_ns = uv_hrtime();
+}
+
+void known_touched(struct known *known, uint64_t node)
+{
+	struct known_node *entry = find(known, node);
+
+	if (entry)
+		entry->over = entry->toucher;
 }
 
 const struct text *known_told(const struct known *known, uint64_t node)

@@ -23,8 +23,13 @@ void known_clear(struct known *known);
 void known_looked_up(struct known *known, uint64_t node);
 /* The kernel gives it back, @times of them. */
 void known_forget(struct known *known, uint64_t node, uint64_t times);
-/* The kernel has been told the size of @content. Takes it; NULL: it does not change, or only grows. */
-void known_tell(struct known *known, uint64_t node, struct text *content);
+/* The kernel has been told the size of @content, @toucher: for our toucher. Takes it; NULL: it does not change, or only grows. */
+void known_tell(struct known *known, uint64_t node, struct text *content, bool toucher);
+/*
+ * The toucher has opened, written and closed the file since: so what it was told of it has long been taken note of, and is under way at the same
+ * time as nothing that is told from now on.
+ */
+void known_touched(struct known *known, uint64_t node);
 /* The content that the kernel goes by, borrowed; NULL: none. */
 const struct text *known_told(const struct known *known, uint64_t node);
 

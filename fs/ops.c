@@ -115,6 +115,7 @@ static void reply_entry(fuse_req_t req, const struct place *place)
 {
 	struct fuse_entry_param entry = { 0 };
 	struct face *face = face_of(req); /* req is gone after the answer */
+	bool toucher = is_toucher(req);
 	struct text *content;
 
 	fill_stat(req, place, &entry.attr, &content);
@@ -124,7 +125,7 @@ static void reply_entry(fuse_req_t req, const struct place *place)
 	entry.attr_timeout = entry.entry_timeout ? entry.entry_timeout : until_opened(req, place);
 	if (fuse_reply_entry(req, &entry) == 0)
 		known_looked_up(&face->known, entry.ino);
-	known_tell(&face->known, entry.ino, content);
+	known_tell(&face->known, entry.ino, content, toucher);
 }
 
 /* A folder that is only there for the toucher. */
@@ -210,7 +211,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		return;
 	}
 	fill_stat(req, &place, &stat, &content);
-	known_tell(&face_of(req)->known, ino, content);
+	known_tell(&face_of(req)->known, ino, content, is_toucher(req));
 	fuse_reply_attr(req, &stat, valid_seconds(req, &place));
 }
 
@@ -356,6 +357,8 @@ static void close_file(struct face *face, uint64_t number)
 {
 	struct open_file *file = open_file_find(&face->files, number);
 
+	if (file && file->touch)
+		known_touched(&face->known, file->node);
 	if (file)
 		open_file_free(&face->files, file);
 }
@@ -418,11 +421,6 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	close_file(face_of(req), fi->fh);
-	fuse_reply_err(req, 0);
-}
-
-static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
 	fuse_reply_err(req, 0);
 }
 
@@ -592,7 +590,6 @@ const struct fuse_lowlevel_ops face_ops = {
 	.write_buf = op_write_buf,
 	.readdir = op_readdir,
 	.poll = op_poll,
-	.flush = op_flush,
 	.fsync = op_fsync,
 	.fsyncdir = op_fsync,
 	.release = op_release,

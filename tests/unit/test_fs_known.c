@@ -24,7 +24,7 @@ Test(fs_known, stays_until_every_lookup_is_given_back)
 
 	for (int i = 0; i < 3; i++)
 		known_looked_up(&known, NODE);
-	known_tell(&known, NODE, text_of("running\n"));
+	known_tell(&known, NODE, text_of("running\n"), false);
 	known_forget(&known, NODE, 2);
 	cr_assert_str_eq(text_bytes(known_told(&known, NODE)), "running\n");
 	cr_assert_null(known_told(&known, NODE + 1));
@@ -39,16 +39,16 @@ Test(fs_known, what_was_told_goes_with_the_node)
 {
 	struct known known = { 0 };
 
-	known_tell(&known, NODE, text_of("nobody"));
+	known_tell(&known, NODE, text_of("nobody"), false);
 	cr_assert_null(known_told(&known, NODE));
 	known_looked_up(&known, NODE);
 	cr_assert_null(known_told(&known, NODE));
-	known_tell(&known, NODE, text_of("running\n"));
-	known_tell(&known, NODE, text_of("paused\n"));
+	known_tell(&known, NODE, text_of("running\n"), false);
+	known_tell(&known, NODE, text_of("paused\n"), false);
 	cr_assert_str_eq(text_bytes(known_told(&known, NODE)), "paused\n");
-	known_tell(&known, NODE, NULL);
+	known_tell(&known, NODE, NULL, false);
 	cr_assert_null(known_told(&known, NODE));
-	known_tell(&known, NODE, text_of("ready\n"));
+	known_tell(&known, NODE, text_of("ready\n"), false);
 	known_forget(&known, NODE, 1);
 	cr_assert_null(known_told(&known, NODE));
 	known_clear(&known);
@@ -60,12 +60,38 @@ Test(fs_known, the_shorter_of_two_at_once)
 	struct known known = { 0 };
 
 	known_looked_up(&known, NODE);
-	known_tell(&known, NODE, text_of("paused\n"));
-	known_tell(&known, NODE, text_of("running\n"));
+	known_tell(&known, NODE, text_of("paused\n"), false);
+	known_tell(&known, NODE, text_of("running\n"), false);
 	cr_assert_str_eq(text_bytes(known_told(&known, NODE)), "paused\n");
 	uv_sleep(5);
 	cr_assert_str_eq(text_bytes(known_told(&known, NODE)), "running\n");
-	known_tell(&known, NODE, text_of("completed\n"));
+	known_tell(&known, NODE, text_of("completed\n"), false);
 	cr_assert_str_eq(text_bytes(known_told(&known, NODE)), "completed\n");
 	known_clear(&known);
+}
+
+Test(fs_known, what_the_toucher_has_done_with)
+{
+	/* Catches a word of a moment ago that is given since our own toucher has just been told it, and that one of two at once is. */
+	struct known known = { 0 };
+
+	known_looked_up(&known, NODE);
+	known_tell(&known, NODE, text_of("aborting\n"), true);
+	known_touched(&known, NODE);
+	known_tell(&known, NODE, text_of("cancelled\n"), false);
+	cr_assert_str_eq(text_bytes(known_told(&known, NODE)), "cancelled\n");
+	known_clear(&known);
+
+	for (int who = 0; who < 3; who++) {
+		known_looked_up(&known, NODE);
+		if (who == 1)
+			known_tell(&known, NODE, text_of("paused\n"), false);
+		known_tell(&known, NODE, text_of("aborting\n"), who < 2);
+		if (who) /* the toucher is not done with it; somebody was told right before it; somebody else was told */
+			known_touched(&known, NODE);
+		known_tell(&known, NODE, text_of("cancelled\n"), false);
+		cr_assert_str_eq(text_bytes(known_told(&known, NODE)), "aborting\n");
+		known_clear(&known);
+	}
+	known_touched(&known, NODE);
 }

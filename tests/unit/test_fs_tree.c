@@ -272,7 +272,9 @@ Test(fs_tree, statfs_flush_fsync_access_are_answered)
 	for (size_t i = 0; i < sizeof(opcodes) / sizeof(*opcodes); i++) {
 		uint64_t unique = kernel_send(kernel, opcodes[i], FUSE_ROOT_ID, args, 32, NULL, 0);
 
-		cr_assert_eq(kernel_wait(kernel, unique)->error, 0, "opcode %u", opcodes[i]);
+		/* There is nothing to flush: then the kernel asks no more, and close(2) succeeds. */
+		cr_assert_eq(kernel_wait(kernel, unique)->error,
+			     opcodes[i] == FUSE_FLUSH ? -ENOSYS : 0, "opcode %u", opcodes[i]);
 	}
 	kernel_free(kernel);
 }
