@@ -64,8 +64,9 @@ def test_attach_use_detach(tree, two):
         os.rmdir(domain.path)
         assert tree.domains() == ["vm"]
         told = [(notice.mask, notice.name) for notice in inotify.drain(0.3) if notice.mask & (CREATE | DELETE)]
-        assert told == [(CREATE | IS_FOLDER, "web1"), (CREATE | IS_FOLDER, "disk0"), (DELETE | IS_FOLDER, "web1"),
-                        (DELETE | IS_FOLDER, "disk0")]
+        assert told[:2] == [(CREATE | IS_FOLDER, "web1"), (CREATE | IS_FOLDER, "disk0")]
+        # Of the one its rmdir(2) tells, of the other the toucher's: whichever process is quicker.
+        assert sorted(told[2:]) == [(DELETE | IS_FOLDER, "disk0"), (DELETE | IS_FOLDER, "web1")]
     assert [event["event"] for event in tree.events() if event["domain"] == "web1"][:2] == ["domain-added", "disk-added"]
     assert tree.events("domain-removed")[0]["reason"] == "detached"
     assert two[0].monitor("query-jobs") == []  # nothing happened to the machine
