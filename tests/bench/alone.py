@@ -34,13 +34,13 @@ def dismiss(job):
 
 
 def each_placement(measure, folder, table, *lines):
-    """measure(folder) of pair(), a result for each of @lines, (what, target), on one processor and on two."""
-    for words, servers, clients in placements():
-        where = os.path.join(folder, words.split()[0])
+    """measure(*what pair() gives), a result for each of @lines, (what, target), in each placement."""
+    for number, (words, qemus, servers, clients) in enumerate(placements()):
+        where = os.path.join(folder, str(number))
         os.makedirs(where)
         results = [None] * len(lines)
         if clients:
-            with on_processors(servers), pair(where) as pairs, on_processors(clients):
+            with pair(where, qemus, servers) as pairs, on_processors(clients):
                 results = measure(*pairs)
         for (what, target), result in zip(lines, results):
             if result:
@@ -50,14 +50,19 @@ def each_placement(measure, folder, table, *lines):
 
 
 @contextlib.contextmanager
-def pair(folder):
-    """Two storage daemons with the same disk, the first one mounted; and the floor."""
+def pair(folder, qemus=None, servers=None):
+    """Two storage daemons with the same disk, the first one mounted; and the floor. On these processors, if any are named."""
     # More than all rounds of start() together copy, half a MiB each: a pull that has nothing left to copy is over before it is aborted.
     base = images.fill(images.create(f"{folder}/base.qcow2", size=1 << 34), *((first, 64) for first in range(0, 256, 64)))
     overlays = [images.create(f"{folder}/{name}.qcow2", base, size=1 << 34) for name in ("ours", "raw")]
-    with storage_daemon(folder, "ours", blockdev("disk0", overlays[0])) as ours, \
-            storage_daemon(folder, "raw", blockdev("disk0", overlays[1])) as raw, \
-            mounted(folder, [ours.socket]) as mount, floor(folder) as lowest:
+    everywhere = os.sched_getaffinity(0)
+    with contextlib.ExitStack() as stack:
+        with on_processors(qemus or everywhere):
+            ours, raw = (stack.enter_context(storage_daemon(folder, name, blockdev("disk0", overlay)))
+                         for name, overlay in zip(("ours", "raw"), overlays))
+        with on_processors(servers or everywhere):
+            mount = stack.enter_context(mounted(folder, [ours.socket]))
+            lowest = stack.enter_context(floor(folder))
         yield mount.disk("ours", "disk0"), raw, lowest, mount
 
 

@@ -100,7 +100,7 @@ def scale(folder, table):
     """The cost of one read must not grow with the number of domains. On one processor: see placements()."""
     answers, floors = record(folder), {}
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    _, processors, _ = placements()[0]
+    _, _, processors, _ = placements()[0]
     for count in (10, 100, 1000, 10000):
         if count + 100 > most:
             table.add(f"{count:,} domains: the limit of open files here is {most:,}", None)

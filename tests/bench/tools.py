@@ -46,12 +46,14 @@ def on_processors(numbers):
 
 def placements():
     """
-    (words, processors of those who serve, of those who ask). Left alone, the scheduler settles each pair of processes on one processor or on
-    two, by chance and for long, and a wake-up on another, sleeping processor costs ten times as much as one beside its caller: a ratio of two
-    pairs would be one of their luck.
+    (words, processors of QEMU, of those who serve, of those who ask). Left alone, the scheduler settles each pair of processes on one processor
+    or on two, by chance and for long, and a wake-up on another, sleeping processor costs ten times as much as one beside its caller: a ratio of
+    two pairs would be one of their luck.
     """
     first, *others = sorted(os.sched_getaffinity(0))
-    return [("one processor", {first}, {first}), ("two processors", {first}, {others[0]} if others else None)]
+    other = {others[0]} if others else None
+    return [("one processor", {first}, {first}, {first}), ("two, who asks alone", {first}, {first}, other),
+            ("two, QEMU alone", {first}, other, other)]
 
 
 def cpu_ns(pid):
