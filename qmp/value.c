@@ -515,7 +515,8 @@ struct qmp_value *qmp_array(void)
 
 struct qmp_value *qmp_add_value(struct qmp_value *object, const char *key, struct qmp_value *value)
 {
-	if (json_object_object_add(json(object), key, json(value)) < 0)
+	if (json_object_object_add_ex(json(object), key, json(value),
+				      JSON_C_OBJECT_KEY_IS_CONSTANT) < 0)
 		abort();
 	return object;
 }

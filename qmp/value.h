@@ -71,7 +71,7 @@ int qmp_value_each(const struct qmp_value *object,
 		   int (*each)(void *data, const char *key, const struct qmp_value *value),
 		   void *data);
 
-/* --- building; adders take ownership of @value and return @object so that calls can be chained --- */
+/* --- building; adders take ownership of @value and return @object so that calls can be chained. A @key is a literal: it is not copied --- */
 struct qmp_value *qmp_object(void);
 struct qmp_value *qmp_array(void);
 struct qmp_value *qmp_add_text(struct qmp_value *object, const char *key,
