@@ -56,6 +56,13 @@ static bool take(char **at, char byte)
 	return true;
 }
 
+/* Plain ASCII without a quote or a backslash. */
+static const bool plain[256] = {
+	[' ' ... '!'] = true,
+	['#' ... '['] = true,
+	[']' ... '~'] = true,
+};
+
 /* NULL: there is none. */
 static char *take_string(char **at)
 {
@@ -64,7 +71,7 @@ static char *take_string(char **at)
 	if (!take(at, '"'))
 		return NULL;
 	string = *at;
-	while (**at >= ' ' && **at <= '~' && **at != '"' && **at != '\\')
+	while (plain[(unsigned char)**at])
 		++*at;
 	if (**at != '"')
 		return NULL;
@@ -109,36 +116,46 @@ enum kind { TEXT, NUMBER, FLAG };
 
 #define FIELD(what) offsetof(struct qmp_job_info, what)
 
+/* In the order in which QEMU tells them. */
 static const struct field {
 	const char *key;
 	enum kind kind;
 	size_t at;
 } fields[] = {
-	{ "device", TEXT, FIELD(id) },
-	{ "type", TEXT, FIELD(type) },
-	{ "status", TEXT, FIELD(status) },
-	{ "io-status", TEXT, FIELD(io_status) },
-	{ "error", TEXT, FIELD(error) },
-	{ "offset", NUMBER, FIELD(offset) },
-	{ "len", NUMBER, FIELD(length) },
-	{ "speed", NUMBER, FIELD(speed) },
-	{ "paused", FLAG, FIELD(paused) },
-	{ "ready", FLAG, FIELD(ready) },
 	{ "auto-finalize", FLAG, FIELD(auto_finalize) },
+	{ "io-status", TEXT, FIELD(io_status) },
+	{ "device", TEXT, FIELD(id) },
 	{ "auto-dismiss", FLAG, FIELD(auto_dismiss) },
+	{ "len", NUMBER, FIELD(length) },
+	{ "offset", NUMBER, FIELD(offset) },
+	{ "status", TEXT, FIELD(status) },
+	{ "paused", FLAG, FIELD(paused) },
+	{ "speed", NUMBER, FIELD(speed) },
+	{ "ready", FLAG, FIELD(ready) },
+	{ "type", TEXT, FIELD(type) },
+	{ "error", TEXT, FIELD(error) },
 };
 
-static const struct field *find_field(const char *key)
+enum {
+	FIELDS = sizeof(fields) / sizeof(*fields),
+};
+
+/* @next: where to look first; behind the one that was found, afterwards. */
+static const struct field *find_field(const char *key, size_t *next)
 {
-	for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++)
-		if (*fields[i].key == *key && !strcmp(fields[i].key, key))
-			return &fields[i];
+	for (size_t i = 0; i < FIELDS; i++) {
+		const struct field *field = &fields[(*next + i) % FIELDS];
+
+		if (*field->key == *key && !strcmp(field->key, key)) {
+			*next = (*next + i + 1) % FIELDS;
+			return field;
+		}
+	}
 	return NULL;
 }
 
-static bool take_value(char **at, struct qmp_job_info *job, const char *key)
+static bool take_value(char **at, struct qmp_job_info *job, const struct field *field)
 {
-	const struct field *field = find_field(key);
 	void *into = field ? (char *)job + field->at : NULL;
 	char *string;
 	int64_t number;
@@ -164,6 +181,8 @@ static bool take_value(char **at, struct qmp_job_info *job, const char *key)
 
 static bool take_job(char **at, struct qmp_job_info *job)
 {
+	size_t next = 0;
+
 	*job = (struct qmp_job_info){
 		.type = "",
 		.status = "",
@@ -175,7 +194,7 @@ static bool take_job(char **at, struct qmp_job_info *job)
 	do {
 		const char *key = take_string(at);
 
-		if (!key || !take(at, ':') || !take_value(at, job, key))
+		if (!key || !take(at, ':') || !take_value(at, job, find_field(key, &next)))
 			return false;
 	} while (take(at, ','));
 	return take(at, '}');
