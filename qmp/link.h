@@ -82,7 +82,10 @@ void qmp_link_ask(struct qmp_link *link, const char *command, qmp_brief_fn brief
  * The same for a command whose long answer has often come before, to the letter (qmp/same.h): from this QEMU or from another.
  */
 struct qmp_known {
-	/* What stood as "return" in answer @number of those that are known, at most SAME_TEXTS_MAX; NULL: there are no more. It never changes. */
+	/*
+	 * What stood behind "return" in answer @number of those that are known, up to the id, at most SAME_TEXTS_MAX; NULL: there are no more. It
+	 * never changes.
+	 */
 	const char *(*text)(size_t number, size_t *length);
 	/* It is answer @number: that was all, and there will be no reply. */
 	void (*is)(void *data, size_t number);

@@ -27,6 +27,7 @@ struct same {
 	char *noted;
 	size_t noted_length, noted_room;
 	bool too_long;
+	bool whole; /* what is noted began with the first byte of a message */
 };
 
 struct same *same_new(const struct qmp_known *known, uint64_t id)
@@ -175,7 +176,11 @@ void same_note(struct same *same, const char *bytes, size_t length, bool first)
 	if (first) {
 		same->noted_length = 0;
 		same->too_long = false;
+		same->whole = true;
 	}
+	/* The question may have been sent in the middle of a message: its end is none. */
+	if (!same->whole)
+		return;
 	while (!same->noted_length && length && is_blank(*bytes)) {
 		bytes++;
 		length--;

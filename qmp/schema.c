@@ -120,7 +120,10 @@ enum {
 	SCHEMAS_MAX = 4,
 };
 
-/* Kept for the life of the process: a few builds of QEMU are all that one machine runs. */
+/*
+ * Kept for the life of the process: a few builds of QEMU are all that one machine runs. When the table is full, be it of odd answers of a peer that
+ * means no good, schemas that are not in it are read as any answer is, which takes its 3 ms.
+ */
 static struct schema {
 	char *text;
 	size_t length;

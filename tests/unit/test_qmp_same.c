@@ -198,6 +198,41 @@ Test(qmp_same, on_a_link)
 	end(&owner);
 }
 
+Test(qmp_same, asked_in_the_middle_of_a_message)
+{
+	/* Catches the end of a message that is kept as an answer, and what is freed when it is given back as if it were the beginning of one. */
+	static const char text[] = "{\"return\": [1], \"id\": %d}, \"return\": [2], \"id\": %d}";
+	struct owner owner;
+	char line[128];
+	size_t place;
+	int id;
+
+	for (size_t piece = 1; piece < 30; piece += 4) {
+		ready(&owner, TIMEOUT_MS);
+		peer_set_answer(owner.peer, "ask", NULL);
+		peer_send(owner.peer, "{\"a\": ");
+		peer_run_for(&owner.loop, 5);
+		place = ask_known(&owner, 1);
+		id = atoi(strstr(peer_message(owner.peer, place), "\"id\":") + 5);
+		snprintf(line, sizeof(line), text, id, id);
+		peer_send(owner.peer, line);
+		until(&owner, "reply1");
+		cr_assert_eq(kept_count, 0);
+		/* Were it kept all the same: this is known as far as it goes, and then it is not. */
+		kept[0] = strdup("[1], \"id\": 2}, \"return\": [2]");
+		kept_count = 1;
+		place = ask_known(&owner, 2);
+		cr_assert_eq(atoi(strstr(peer_message(owner.peer, place), "\"id\":") + 5), 2);
+		peer_send_bytes(owner.peer, "{\"return\": [1], \"id\": 2}, \"re",
+				piece < 30 ? piece : 30);
+		peer_run_for(&owner.loop, 5);
+		peer_send(owner.peer, "XXX\"]");
+		until(&owner, "closed:EPROTO");
+		free(kept[--kept_count]);
+		end(&owner);
+	}
+}
+
 Test(qmp_same, a_known_one_that_is_late)
 {
 	/* Catches the second half of an answer whose command has timed out read as a message, or compared with the next. */
