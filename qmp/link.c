@@ -385,11 +385,13 @@ static void take_answer(struct qmp_link *link, const struct qmp_value *message)
 	if (!command) {
 		const char *desc = qmp_value_text(qmp_value_get(message, "error"), "desc", NULL);
 
-		/* Without an id QEMU tells that it could not read us: there is no knowing which command it has lost. */
+		/* Without an id QEMU tells that it could not read us, too: there is no knowing which command it has lost. */
 		link_end(link, -EPROTO, "an answer to nothing that was asked%s%s", desc ? ": " : "",
 			 desc ? desc : "");
 		return;
 	}
+	/* Was it the question that was refused, or has QEMU not been able to read something else? */
+	link->sent.all_numbered |= command->unnumbered && qmp_value_get(message, "error");
 	command_leave(link, command, qmp_value_get(message, "error"));
 	command_answer(command, message);
 	command_free(command);
@@ -445,14 +447,27 @@ static size_t take_whole(struct qmp_link *link, const char *bytes, size_t length
 	return used;
 }
 
-/* What was compared so far is to be read after all. It is the beginning of a message, and ends none. */
+/*
+ * What was compared so far is to be read after all: the beginning of an answer that has been read before, and so of one message. Whatever
+ * ends before that is none of ours, and @same is not to be freed here.
+ */
 static void read_begun(struct qmp_link *link, struct same *same)
 {
-	const char *bytes;
-	size_t length;
+	const char *bytes, *error = NULL;
+	size_t length, used;
+	bool first = true;
 
-	while ((bytes = same_begun(same, &length)) && length)
-		take_whole(link, bytes, length);
+	while ((bytes = same_begun(same, &length)) && length) {
+		struct qmp_value *message =
+			qmp_reader_feed(link->reader, bytes, length, &used, &error);
+
+		same_note(same, bytes, length, first);
+		first = false;
+		if (message || error || used < length)
+			link_end(link, -EPROTO, "%s",
+				 error ? error : "an answer is over before its end");
+		qmp_value_free(message);
+	}
 }
 
 /* The answer that is due next, as long as it is one that has come before. Returns how many bytes of it there are; 0: it is none. */
@@ -485,7 +500,7 @@ static void bytes_came(void *owner, const char *bytes, size_t length)
 
 		if (!used)
 			used = take_known(link, bytes, length);
-		if (!used)
+		if (!used && link->state != LINK_ENDED)
 			used = take_whole(link, bytes, length);
 		bytes += used;
 		length -= used;

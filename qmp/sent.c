@@ -107,7 +107,7 @@ static uint64_t new_id(struct sent *sent, bool first)
 void sent_add(struct sent *sent, struct command *command, bool first)
 {
 	command->id = new_id(sent, first);
-	command->unnumbered = command->brief && !sent->unnumbered;
+	command->unnumbered = command->brief && !sent->unnumbered && !sent->all_numbered;
 	if (command->unnumbered)
 		sent->unnumbered = command;
 	if (command->known)

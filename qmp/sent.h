@@ -34,6 +34,7 @@ struct sent {
 	size_t count;
 	struct command *unnumbered; /* the one of them whose answer has no id; NULL */
 	uint64_t last_id, highest_id;
+	bool all_numbered; /* from now on: an answer without an id would be in doubt */
 };
 
 struct command *command_new(const char *name, qmp_reply_fn reply, void *data);

@@ -432,6 +432,10 @@ Test(qmp_link, one_question_at_a_time_has_no_number)
 	peer_send(owner.peer, "{\"error\": {\"desc\": \"no\"}}\r\n");
 	until(&owner, "reply4");
 	expect_log(&owner, "brief1:[1] reply3:33 reply2:-1 reply4:EREMOTEIO ");
+	/* From here on an answer without a number would be in doubt. */
+	ask_one(&owner, 5);
+	cr_assert(peer_run_until_command(owner.peer, "ask", 4, LONG_MS));
+	cr_assert(has_id(owner.peer, 5));
 	peer_send(owner.peer, "{\"return\": []}\r\n");
 	until(&owner, "closed:EPROTO ");
 	end(&owner);
