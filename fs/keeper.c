@@ -438,14 +438,16 @@ static void next_life(struct keeper *keeper, int status)
 }
 
 /*
- * The server's, if it has ended by itself or failed to. Else we were told to end it, and it died before it listened, or on its own: what we
- * were told is done all the same, and that is no failure.
+ * The server's, if it has ended by itself or failed to. Else we were told to end it, and it died before it listened, after it did, or on its own:
+ * what we were told is done all the same, and that is no failure.
  */
 static int status_at_end(const struct keeper *keeper, int status)
 {
-	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM)
+	bool terminated = WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM;
+
+	if (WIFSIGNALED(status) && !terminated)
 		log_line("the server was killed by signal %d when it was to end", WTERMSIG(status));
-	if (keeper->ever_ready && !keeper->server_ending)
+	if (keeper->ever_ready && (terminated || !keeper->server_ending))
 		return EXIT_SUCCESS;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE;
 }

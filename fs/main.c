@@ -37,6 +37,8 @@ enum {
 	SIGNALS = 3,
 };
 
+static const int signal_numbers[SIGNALS] = { SIGTERM, SIGINT, SIGHUP };
+
 struct daemon {
 	struct options options;
 	char **argv; /* the command line */
@@ -80,8 +82,11 @@ static void on_model_stopped(void *data)
 	keeper_watch_stop(daemon->keeper_watch);
 	if (daemon->session)
 		session_end(daemon->session);
-	for (int i = 0; i < SIGNALS; i++)
+	/* It ends: whoever says so once more must not make a failure of it. */
+	for (int i = 0; i < SIGNALS; i++) {
 		uv_close((uv_handle_t *)&daemon->signals[i], NULL);
+		signal(signal_numbers[i], SIG_IGN);
+	}
 }
 
 /*
@@ -233,13 +238,11 @@ static void set_policy(struct daemon *daemon, char **failure)
 
 static void start_signals(struct daemon *daemon)
 {
-	static const int numbers[SIGNALS] = { SIGTERM, SIGINT, SIGHUP };
-
 	signal(SIGPIPE, SIG_IGN);
 	for (int i = 0; i < SIGNALS; i++) {
 		uv_signal_init(&daemon->loop, &daemon->signals[i]);
 		daemon->signals[i].data = daemon;
-		uv_signal_start(&daemon->signals[i], on_signal, numbers[i]);
+		uv_signal_start(&daemon->signals[i], on_signal, signal_numbers[i]);
 	}
 }
 

@@ -158,6 +158,18 @@ def test_told_to_end_right_after_a_death(one, sig):
     told_to_end(one.mount)
 
 
+def test_told_to_end_again_and_again(one):
+    """Whoever is impatient does not make a failure of a good end, wherever in it he comes."""
+    one.disk.hold()
+    while one.mount.process.poll() is None:
+        one.mount.process.send_signal(signal.SIGTERM)
+        time.sleep(0.0002)  # as often as there are moments
+    assert one.mount.process.returncode == 0
+    Mount.running.discard(one.mount)
+    assert not mount_lines(one.mount.path)
+    wait_for(lambda: not family(one.mount), why="all to end")
+
+
 # --- servers that die without end ---
 
 
