@@ -315,7 +315,7 @@ void domain_link_closed(struct domain *domain, int code, const char *reason)
 	link->qmp = NULL;
 	domain_turn_over(domain);
 	link->gone = qemu_is_gone(code);
-	link->ready = link->synced = link->syncing = link->sync_again = false;
+	link->ready = link->synced = link->syncing = link->sync_again = link->refresh_soon = false;
 	free(domain->run_state);
 	domain->run_state = NULL;
 	domain_set_link_error(domain, reason);

@@ -91,6 +91,7 @@ struct domain_link {
 	uint64_t refresh_sent,
 		refresh_wanted; /* numbers of queries; in flight if sent is not answered */
 	bool refreshing;
+	bool refresh_soon; /* the timer strikes for what an event has told, not for the second that has passed */
 	uint64_t refresh_sent_ns; /* when the one in flight was sent */
 	struct refresh_wait *refresh_waits; /* oldest first */
 };

@@ -21,7 +21,7 @@ enum {
 	FILE_BYTES_MAX = 256 << 20, /* a larger one is none of ours */
 	RETRY_MS = 1000,
 	SYNC_AFTER_MS =
-		20, /* what is written is there for the next life at once, and on the disk by then: whoever has caused it comes first */
+		20, /* what is written is there for the next life at once, and on its way to the disk then: whoever has caused it comes first */
 	ASIDE_MAX =
 		20, /* files that were set aside are not collected for ever: the last one is overwritten */
 };

@@ -243,15 +243,22 @@ static bool is_moving(const struct disk *disk)
 static void tick(uv_timer_t *timer)
 {
 	struct domain *domain = timer->data;
+	struct domain_link *link = domain->link;
 
-	domain_refresh(domain);
+	if (link->refresh_soon || !link->refreshing)
+		domain_refresh(domain);
+	link->refresh_soon = false;
 	refresh_tick(domain);
 }
 
 void domain_refresh_soon(struct domain *domain)
 {
-	if (domain->link->ready && !domain->link->stopping)
-		uv_timer_start(&domain->link->tick, tick, 0, 0);
+	struct domain_link *link = domain->link;
+
+	if (!link->ready || link->stopping)
+		return;
+	link->refresh_soon = true;
+	uv_timer_start(&link->tick, tick, 0, 0);
 }
 
 void refresh_tick(struct domain *domain)
