@@ -222,8 +222,8 @@ def bandwidth(folder, table):
                         qemu.monitor.wait_event("BLOCK_JOB_COMPLETED", 60)
                         times["ours"].append(time.monotonic() - began)
                         assert disk.wait() == "completed"
-    table.add("bytes a second of an unlimited pull / by raw QMP",
-              statistics.median(times["raw"]) / statistics.median(times["ours"]), "", 0.98, at_least=True)
+    # The least disturbed of ten each: a pull is 0.2 s of copying in memory, and what else the machine does only ever makes it longer.
+    table.add("bytes a second of an unlimited pull / by raw QMP", min(times["raw"]) / min(times["ours"]), "", 0.98, at_least=True)
 
 
 # --- the server dies ---
