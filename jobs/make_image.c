@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <utlist.h>
 #include "jobs/domain_link.h"
@@ -370,6 +371,11 @@ void make_image_link_lost(struct domain *domain)
 
 /* --- taking away --- */
 
+enum {
+	LOOK_AGAIN_MS = 10,
+	LOOKS_MAX = 100,
+};
+
 struct undo {
 	uv_work_t work;
 	char *path;
@@ -394,6 +400,22 @@ static bool is_open_somewhere(const char *path)
 	return locked;
 }
 
+/*
+ * In the pool. What the dead server has started may be at work on the file yet: qemu-img goes by itself, in a moment. A lock's end tells nobody
+ * but who waits for it without limit, and a QEMU may have the file for ever.
+ */
+static bool is_let_go(const char *path)
+{
+	const struct timespec pause = { .tv_nsec = LOOK_AGAIN_MS * 1000000 };
+
+	for (int i = 0; is_open_somewhere(path); i++) {
+		if (i == LOOKS_MAX)
+			return false;
+		nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
 /* In the pool. */
 static void undo(uv_work_t *work)
 {
@@ -402,7 +424,7 @@ static void undo(uv_work_t *work)
 
 	if (undo->remote || lstat(undo->path, &status) || !S_ISREG(status.st_mode) ||
 	    status.st_ctim.tv_sec < undo->since_s || (undo->kind == UNDO_EMPTY && status.st_size) ||
-	    (undo->kind == UNDO_UNUSED && is_open_somewhere(undo->path)))
+	    (undo->kind == UNDO_UNUSED && !is_let_go(undo->path)))
 		return;
 	unlink(undo->path);
 }

@@ -6,6 +6,7 @@ done as it says. The writer has one answer, and what it asked for is done once.
 import errno
 import json
 import os
+import shutil
 
 import pytest
 
@@ -63,6 +64,37 @@ def test_a_start(setting, place, name, file, words, after):
     assert names
     at.give_up()
     assert at.disk.chain == at.chain.all
+
+
+SLOW_IMG = """#!/usr/bin/python3
+import fcntl, os, struct, sys, time
+if "/dev/fd/3" in sys.argv:
+    fd = os.open("/dev/fd/3", os.O_RDWR)
+    fcntl.fcntl(fd, 37, struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, 100, 4, 0))  # F_OFD_SETLK: as QEMU's programs lock an image
+    open("{folder}/at-work", "w").close()
+    time.sleep(0.5)
+    os.close(fd)
+os.execv("{img}", sys.argv)
+"""
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name, words", [("backup", "dest={folder}/dest.qcow2 bandwidth=1"), ("snapshot", "file={folder}/snap.qcow2")])
+def test_while_qemu_img_is_at_work(setting, folder, monkeypatch, name, words):
+    """What the dead server has started has the file open yet, for a moment: the next one waits for that, and makes the file anew."""
+    os.mkdir(f"{folder}/bin")
+    with open(f"{folder}/bin/qemu-img", "w") as file:
+        file.write(SLOW_IMG.format(folder=folder, img=shutil.which(images.IMG)))
+    os.chmod(f"{folder}/bin/qemu-img", 0o755)
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+    at = setting()
+    writer = Background(at.disk.write, name, words.format(folder=folder) + "\n")
+    wait_for(lambda: os.path.exists(f"{folder}/at-work"), why="qemu-img to be at work")
+    crash(at.mount)
+    writer.result()
+    assert at.disk.read("error") == ""
+    assert len(at.jobs()) == (name == "backup") and len(at.disk.chain) == 3 + (name == "snapshot")
+    at.give_up()
 
 
 @pytest.mark.quick
