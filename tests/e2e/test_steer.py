@@ -18,6 +18,7 @@ from system import Took, stays, wait_for
 @pytest.mark.quick
 def test_speed_can_be_changed_again_and_again(one):
     one.disk.hold()
+    one.disk.write("pause", "1\n")  # at 2 GiB a second it would be over before the next one
     assert one.disk.line("speed") == "1"
     for text, bytes_a_second in (("4M", 4 * MIB), ("4M", 4 * MIB), ("64K", 65536), ("64KiB\n", 65536), ("123456", 123456), ("2G", 2 << 30),
                                  ("1", 1)):
@@ -26,6 +27,7 @@ def test_speed_can_be_changed_again_and_again(one):
         assert one.disk.job["bandwidth"] == str(bytes_a_second)
         assert one.qemu.monitor.job()["speed"] == bytes_a_second
     one.disk.write("speed", "max\n")
+    one.disk.write("pause", "0\n")
     assert one.disk.wait() == "completed"
 
 
