@@ -226,7 +226,7 @@ Test(qmp_same, asked_in_the_middle_of_a_message)
 		peer_send_bytes(owner.peer, "{\"return\": [1], \"id\": 2}, \"re",
 				piece < 30 ? piece : 30);
 		peer_run_for(&owner.loop, 5);
-		peer_send(owner.peer, "XXX\"]");
+		peer_send(owner.peer, "???\"]");
 		until(&owner, "closed:EPROTO");
 		free(kept[--kept_count]);
 		end(&owner);
