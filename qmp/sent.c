@@ -73,8 +73,8 @@ static struct command *find_id(const struct sent *sent, uint64_t id)
 	struct command *command;
 
 	DL_FOREACH2(sent->commands, command, sent_next)
-	if (command->id == id)
-		return command;
+		if (command->id == id)
+			return command;
 	return NULL;
 }
 
