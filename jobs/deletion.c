@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include "jobs/json.h"
 #include "qmp/value.h"
 
 struct deletion *deletion_new(size_t count)
@@ -62,25 +63,23 @@ bool doomed_is(const struct doomed *image, const struct doomed *other)
 
 /* --- the record --- */
 
-void deletion_put(struct qmp_value *record, const struct deletion *deletion)
+void deletion_put(struct text *record, const struct deletion *deletion)
 {
-	struct qmp_value *list;
-
 	if (!deletion)
 		return;
-	list = qmp_array();
+	json_open(record, "delete", '[');
 	for (size_t i = 0; i < deletion->count; i++) {
 		const struct doomed *image = &deletion->images[i];
-		struct qmp_value *item = qmp_object();
 
-		qmp_add_text(item, "path", image->path);
-		qmp_add_number(item, "device", (int64_t)image->device);
-		qmp_add_number(item, "inode", (int64_t)image->inode);
-		qmp_add_number(item, "born", image->born_ns);
-		qmp_append_value(list, item);
+		json_open(record, NULL, '{');
+		json_text(record, "path", image->path);
+		json_number(record, "device", (int64_t)image->device);
+		json_number(record, "inode", (int64_t)image->inode);
+		json_number(record, "born", image->born_ns);
+		json_close(record, '}');
 	}
-	qmp_add_value(record, "delete", list);
-	qmp_add_flag(record, "deleting", deletion->begun);
+	json_close(record, ']');
+	json_flag(record, "deleting", deletion->begun);
 }
 
 struct deletion *deletion_take(const struct qmp_value *record)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct qmp_value;
+struct text;
 
 /* A file that is to be deleted, and no other one that may have its name by then. */
 struct doomed {
@@ -40,7 +41,7 @@ int doomed_look(struct doomed *image, const char **reason);
 bool doomed_is(const struct doomed *image, const struct doomed *other);
 
 /* Into and out of a job's record. NULL: nothing is to be deleted. */
-void deletion_put(struct qmp_value *record, const struct deletion *deletion);
+void deletion_put(struct text *record, const struct deletion *deletion);
 struct deletion *deletion_take(const struct qmp_value *record);
 
 #endif

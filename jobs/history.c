@@ -12,6 +12,7 @@
 #include "jobs/disk.h"
 #include "jobs/events.h"
 #include "jobs/journal.h"
+#include "jobs/json.h"
 #include "jobs/model.h"
 #include "qmp/value.h"
 
@@ -248,13 +249,14 @@ static uint64_t chain_hash(const struct disk *disk)
 
 static void put_generation(const struct disk *disk, uint64_t hash)
 {
-	struct qmp_value *value = qmp_object();
+	struct text *value = json_new();
 	char *key = key_of(CHAIN, disk, 0);
 
-	qmp_add_number(value, "generation", (int64_t)disk->generation);
-	qmp_add_number(value, "hash", (int64_t)hash);
-	put(disk->domain, key, qmp_value_print(value));
-	qmp_value_free(value);
+	json_number(value, "generation", (int64_t)disk->generation);
+	json_number(value, "hash", (int64_t)hash);
+	json_close(value, '}');
+	put(disk->domain, key, text_bytes(value));
+	text_free(value);
 	free(key);
 }
 

@@ -15,6 +15,7 @@
 #include "jobs/events.h"
 #include "jobs/history.h"
 #include "jobs/journal.h"
+#include "jobs/json.h"
 #include "jobs/model.h"
 #include "qmp/value.h"
 
@@ -39,23 +40,22 @@ static char *key_of(const char *id)
 
 /* --- the chain as it was when the job began --- */
 
-static void put_chain(struct qmp_value *record, const struct job *job)
+static void put_chain(struct text *record, const struct job *job)
 {
-	struct qmp_value *paths, *nodes;
 	size_t bytes = 0;
 
 	for (size_t i = 0; i < job->before_count; i++)
 		bytes += strlen(job->before_paths[i]);
 	if (bytes > CHAIN_BYTES_MAX)
 		return;
-	paths = qmp_array();
-	nodes = qmp_array();
-	for (size_t i = 0; i < job->before_count; i++) {
-		qmp_append_text(paths, job->before_paths[i]);
-		qmp_append_text(nodes, job->before_nodes[i] ? job->before_nodes[i] : "");
-	}
-	qmp_add_value(record, "chain", paths);
-	qmp_add_value(record, "nodes", nodes);
+	json_open(record, "chain", '[');
+	for (size_t i = 0; i < job->before_count; i++)
+		json_text(record, NULL, job->before_paths[i]);
+	json_close(record, ']');
+	json_open(record, "nodes", '[');
+	for (size_t i = 0; i < job->before_count; i++)
+		json_text(record, NULL, job->before_nodes[i] ? job->before_nodes[i] : "");
+	json_close(record, ']');
 }
 
 static void take_chain(struct job *job, const struct qmp_value *record)
@@ -82,16 +82,14 @@ static void take_chain(struct job *job, const struct qmp_value *record)
 
 /* --- its end --- */
 
-static void put_end(struct qmp_value *record, bool cancelled, const char *error, int64_t offset,
-		    int64_t length)
+static void put_end(struct text *record, const struct job *job)
 {
-	struct qmp_value *end = qmp_object();
-
-	qmp_add_flag(end, "cancelled", cancelled);
-	qmp_add_text(end, "error", error);
-	qmp_add_number(end, "offset", offset);
-	qmp_add_number(end, "length", length);
-	qmp_add_value(record, "end", end);
+	json_open(record, "end", '{');
+	json_flag(record, "cancelled", job->cancelled);
+	json_text(record, "error", job->error);
+	json_number(record, "offset", job->offset);
+	json_number(record, "length", job->length);
+	json_close(record, '}');
 }
 
 static void take_end(struct job *job, const struct qmp_value *end)
@@ -110,44 +108,48 @@ static void take_end(struct job *job, const struct qmp_value *end)
 
 /* --- all of it --- */
 
-static struct qmp_value *put(const struct disk *disk, const struct job *job)
+/* @disk is NULL if it is not known, and who has asked for the job then may not be. The record is left open. */
+static struct text *put(const char *domain, const char *disk, const struct job *job)
 {
-	struct qmp_value *record = qmp_object();
+	struct text *record = json_new();
 
-	qmp_add_text(record, "id", job->id);
-	qmp_add_text(record, "domain", disk->domain->name);
-	qmp_add_text(record, "disk", disk->name);
-	qmp_add_text(record, "type", job->type);
-	qmp_add_number(record, "uid", job->by.uid);
-	qmp_add_number(record, "gid", job->by.gid);
-	qmp_add_number(record, "pid", job->by.pid);
-	qmp_add_number(record, "started", job->started.tv_sec);
-	qmp_add_number(record, "started-ns", job->started.tv_nsec);
-	qmp_add_number(record, "speed", job->speed);
-	qmp_add_flag(record, "pivot", job->pivot_wanted);
-	qmp_add_flag(record, "pivot-asked", job->pivot_asked);
-	qmp_add_flag(record, "seen", job->told);
+	json_text(record, "id", job->id);
+	json_text(record, "domain", domain);
+	if (disk)
+		json_text(record, "disk", disk);
+	json_text(record, "type", job->type);
+	if (job->by.uid != (uid_t)-1) {
+		json_number(record, "uid", job->by.uid);
+		json_number(record, "gid", job->by.gid);
+		json_number(record, "pid", job->by.pid);
+	}
+	json_number(record, "started", job->started.tv_sec);
+	json_number(record, "started-ns", job->started.tv_nsec);
+	json_number(record, "speed", job->speed);
+	json_flag(record, "pivot", job->pivot_wanted);
+	json_flag(record, "pivot-asked", job->pivot_asked);
+	json_flag(record, "seen", job->told);
 	if (job->flush_error)
-		qmp_add_text(record, "flush-error", job->flush_error);
+		json_text(record, "flush-error", job->flush_error);
 	put_chain(record, job);
 	deletion_put(record, job->deletion);
 	if (job->deadline_s) {
-		qmp_add_number(record, "deadline-s", job->deadline_s);
-		qmp_add_number(record, "deadline", job->deadline.tv_sec);
-		qmp_add_flag(record, "deadline-struck", job->deadline_struck);
+		json_number(record, "deadline-s", job->deadline_s);
+		json_number(record, "deadline", job->deadline.tv_sec);
+		json_flag(record, "deadline-struck", job->deadline_struck);
 	}
-	qmp_add_number(record, "increment", job->increment);
-	qmp_add_number(record, "mark", job->mark);
-	qmp_add_flag(record, "paused", job->user_paused);
-	qmp_add_number(record, "continued-by", (int64_t)job->continued_by);
+	json_number(record, "increment", job->increment);
+	json_number(record, "mark", job->mark);
+	json_flag(record, "paused", job->user_paused);
+	json_number(record, "continued-by", (int64_t)job->continued_by);
 	if (job->on_error)
-		qmp_add_text(record, "on-error", job->on_error);
+		json_text(record, "on-error", job->on_error);
 	if (job->dest) {
-		qmp_add_text(record, "dest", job->dest);
-		qmp_add_text(record, "dest-format", job->dest_format);
+		json_text(record, "dest", job->dest);
+		json_text(record, "dest-format", job->dest_format);
 	}
 	if (job->outcome_known)
-		put_end(record, job->cancelled, job->error, job->offset, job->length);
+		put_end(record, job);
 	return record;
 }
 
@@ -193,19 +195,21 @@ static void take(struct job *job, const struct qmp_value *record)
 	take_end(job, qmp_value_get(record, "end"));
 }
 
-static void write_record(const struct domain *domain, const char *id, struct qmp_value *record)
+static void write_record(const struct domain *domain, const char *disk, const struct job *job)
 {
-	char *key = key_of(id);
+	struct text *record = put(domain->name, disk, job);
+	char *key = key_of(job->id);
 
-	journal_put(domain->model->journal, key, qmp_value_print(record));
+	json_close(record, '}');
+	journal_put(domain->model->journal, key, text_bytes(record));
 	free(key);
-	qmp_value_free(record);
+	text_free(record);
 }
 
 void job_record_write(const struct disk *disk)
 {
 	if (job_is_live(disk->job) && disk->job->ours)
-		write_record(disk->domain, disk->job->id, put(disk, disk->job));
+		write_record(disk->domain, disk->name, disk->job);
 }
 
 static struct qmp_value *find(const struct domain *domain, const char *id)
@@ -246,19 +250,22 @@ static bool may_be_kept(const struct domain *domain, const struct qmp_job_info *
 void job_record_end(const struct domain *domain, const struct qmp_job_info *info)
 {
 	struct qmp_value *record = find(domain, info->id);
-	bool cancelled = info->error && !strcmp(info->error, strerror(ECANCELED));
+	struct job *job;
 
 	if (!record && !may_be_kept(domain, info))
 		return;
-	if (!record) {
-		record = qmp_object();
-		qmp_add_text(record, "id", info->id);
-		qmp_add_text(record, "type", job_type_word(info->type));
-	}
-	qmp_add_text(record, "domain", domain->name);
-	qmp_add_flag(record, "seen", true);
-	put_end(record, cancelled, cancelled ? NULL : info->error, info->offset, info->length);
-	write_record(domain, info->id, record);
+	job = job_new(info->id, job_type_word(info->type));
+	job->by.uid = (uid_t)-1;
+	take(job, record);
+	job->told = job->outcome_known = true;
+	job->cancelled = info->error && !strcmp(info->error, strerror(ECANCELED));
+	free(job->error);
+	job->error = info->error && !job->cancelled ? strdup(info->error) : NULL;
+	job->offset = info->offset;
+	job->length = info->length;
+	write_record(domain, qmp_value_text(record, "disk", NULL), job);
+	job_free(job);
+	qmp_value_free(record);
 }
 
 /* --- jobs that an earlier life has left --- */
@@ -352,22 +359,23 @@ static char *live_key(const struct disk *disk)
 void job_record_hand_over(const struct disk *disk)
 {
 	const struct job *job = disk->job;
-	struct qmp_value *record;
+	struct text *record;
 	char *key;
 
 	if (!job_is_live(job))
 		return;
-	record = put(disk, job);
+	record = put(disk->domain->name, disk->name, job);
 	key = live_key(disk);
-	qmp_add_text(record, "state", job_state_words[job->state]);
-	qmp_add_flag(record, "was-ready", job->was_ready);
-	qmp_add_number(record, "offset", job->offset);
-	qmp_add_number(record, "length", job->length);
+	json_text(record, "state", job_state_words[job->state]);
+	json_flag(record, "was-ready", job->was_ready);
+	json_number(record, "offset", job->offset);
+	json_number(record, "length", job->length);
 	if (job->io_status)
-		qmp_add_text(record, "io-status", job->io_status);
-	journal_put(disk->domain->model->handover, key, qmp_value_print(record));
+		json_text(record, "io-status", job->io_status);
+	json_close(record, '}');
+	journal_put(disk->domain->model->handover, key, text_bytes(record));
 	free(key);
-	qmp_value_free(record);
+	text_free(record);
 }
 
 void job_record_lay_down(const struct disk *disk)

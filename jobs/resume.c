@@ -13,6 +13,7 @@
 #include "jobs/history.h"
 #include "jobs/job_record.h"
 #include "jobs/journal.h"
+#include "jobs/json.h"
 #include "qmp/value.h"
 
 #define DOMAIN "domain/"
@@ -30,10 +31,11 @@ static char *key_of(const char *prefix, const char *domain, const char *disk)
 	return key;
 }
 
-static void keep(struct model *model, char *key, struct qmp_value *value)
+static void keep(struct model *model, char *key, struct text *value)
 {
-	journal_put(model->handover, key, qmp_value_print(value));
-	qmp_value_free(value);
+	json_close(value, '}');
+	journal_put(model->handover, key, text_bytes(value));
+	text_free(value);
 	free(key);
 }
 
@@ -68,19 +70,20 @@ void resume_keep_domain(const struct domain *domain)
 
 void resume_keep_address(const struct domain *domain, const char *address)
 {
-	struct qmp_value *value = qmp_add_text(qmp_object(), "address", address);
+	struct text *value = json_new();
 
-	qmp_add_flag(value, "by-hand", domain->by_hand);
-	qmp_add_text(value, "folder", domain->folder ? folder_path(domain->folder) : NULL);
+	json_text(value, "address", address);
+	json_flag(value, "by-hand", domain->by_hand);
+	json_text(value, "folder", domain->folder ? folder_path(domain->folder) : NULL);
 	keep(domain->model, key_of(DOMAIN, domain->name, NULL), value);
 }
 
 void resume_keep_state(const struct domain *domain)
 {
-	struct qmp_value *value = qmp_object();
+	struct text *value = json_new();
 
-	qmp_add_flag(value, "connected", domain_shown_state(domain) == DOMAIN_CONNECTED);
-	qmp_add_text(value, "run-state", domain->run_state);
+	json_flag(value, "connected", domain_shown_state(domain) == DOMAIN_CONNECTED);
+	json_text(value, "run-state", domain->run_state);
 	keep(domain->model, key_of(STATE, domain->name, NULL), value);
 }
 
@@ -92,28 +95,28 @@ void resume_drop_domain(const struct domain *domain)
 	event_store_end(domain->model, domain, NULL);
 }
 
-static struct qmp_value *put_image(const struct qmp_image *image)
+static void put_image(struct text *value, const struct qmp_image *image)
 {
-	struct qmp_value *value = qmp_object();
-
-	qmp_add_text(value, "node", image->node);
-	qmp_add_text(value, "filename", image->filename);
-	qmp_add_text(value, "path", image->path);
-	qmp_add_text(value, "backing", image->backing);
-	qmp_add_text(value, "format", image->format);
-	qmp_add_number(value, "size", image->size);
-	return value;
+	json_open(value, NULL, '{');
+	json_text(value, "node", image->node);
+	json_text(value, "filename", image->filename);
+	json_text(value, "path", image->path);
+	json_text(value, "backing", image->backing);
+	json_text(value, "format", image->format);
+	json_number(value, "size", image->size);
+	json_close(value, '}');
 }
 
 void resume_keep_disk(const struct disk *disk)
 {
-	struct qmp_value *value = qmp_object(), *chain = qmp_array();
+	struct text *value = json_new();
 
-	qmp_add_text(value, "identity", disk->identity);
-	qmp_add_text(value, "file-node", disk->file_node);
+	json_text(value, "identity", disk->identity);
+	json_text(value, "file-node", disk->file_node);
+	json_open(value, "chain", '[');
 	for (size_t i = 0; i < disk->depth; i++)
-		qmp_append_value(chain, put_image(&disk->chain[i]));
-	qmp_add_value(value, "chain", chain);
+		put_image(value, &disk->chain[i]);
+	json_close(value, ']');
 	keep(disk->domain->model, key_of(DISK, disk->domain->name, disk->name), value);
 }
 
@@ -132,14 +135,15 @@ void resume_keep_error(const struct target *target)
 	const struct domain *domain = target->disk ? target->disk->domain : target->domain;
 	const char *error = target->disk ? target->disk->error : domain->error;
 	char *key = key_of(ERROR, domain->name, target->disk ? target->disk->name : NULL);
-	struct qmp_value *value;
+	struct text *value;
 
 	if (!error) {
 		drop(domain->model, key);
 		return;
 	}
-	value = qmp_add_text(qmp_object(), "text", error);
-	qmp_add_flag(value, "link", !target->disk && domain->link->link_error);
+	value = json_new();
+	json_text(value, "text", error);
+	json_flag(value, "link", !target->disk && domain->link->link_error);
 	keep(domain->model, key, value);
 }
 

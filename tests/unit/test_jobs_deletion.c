@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "jobs/deletion.h"
 #include "jobs/file_users.h"
+#include "jobs/json.h"
 #include "qmp/value.h"
 
 static char folder[] = "/tmp/bjfs-deletion-XXXXXX";
@@ -88,16 +89,16 @@ Test(deletion, a_new_file_of_the_same_name_is_another)
 Test(deletion, survives_in_a_record)
 {
 	struct deletion *list = deletion_new(2), *back;
-	struct qmp_value *record = qmp_object(), *read;
-	const char *text;
+	struct text *record = json_new();
+	struct qmp_value *read;
 
 	list->images[0] = (struct doomed){ strdup("/a \"b\"\n"), 7, UINT64_MAX, -1, false };
 	list->images[1] =
 		(struct doomed){ strdup("/c"), UINT64_MAX - 1, 3, 1795250000123456789, false };
 	list->begun = true;
 	deletion_put(record, list);
-	text = qmp_value_print(record);
-	read = qmp_value_parse(text, strlen(text), NULL);
+	json_close(record, '}');
+	read = qmp_value_parse(text_bytes(record), text_length(record), NULL);
 	back = deletion_take(read);
 	cr_assert(back);
 	cr_assert_eq(back->count, 2);
@@ -108,19 +109,20 @@ Test(deletion, survives_in_a_record)
 	}
 	deletion_free(list);
 	deletion_free(back);
-	qmp_value_free(record);
+	text_free(record);
 	qmp_value_free(read);
 }
 
 Test(deletion, none_is_none_and_damage_is_no_file)
 {
 	static const char damaged[] = "{\"delete\": [{\"path\": 5}, 7, {\"inode\": \"x\"}]}";
-	struct qmp_value *record = qmp_object(), *bad;
+	struct text *record = json_new();
+	struct qmp_value *bad;
 	struct deletion *list;
 	const char *reason;
 
 	deletion_put(record, NULL);
-	cr_expect_null(deletion_take(record));
+	cr_expect_str_eq(text_bytes(record), "{");
 	cr_expect_null(deletion_take(NULL));
 	bad = qmp_value_parse(damaged, strlen(damaged), NULL);
 	list = deletion_take(bad);
@@ -129,7 +131,7 @@ Test(deletion, none_is_none_and_damage_is_no_file)
 	for (size_t i = 0; i < 3; i++)
 		cr_expect_eq(doomed_look(&list->images[i], &reason), -EINVAL);
 	deletion_free(list);
-	qmp_value_free(record);
+	text_free(record);
 	qmp_value_free(bad);
 }
 
