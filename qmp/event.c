@@ -34,7 +34,7 @@ static const struct event_name {
 	{ "BLOCK_EXPORT_DELETED", QMP_EVENT_DEVICES },
 };
 
-static enum qmp_event_kind event_kind(const char *name)
+enum qmp_event_kind qmp_event_kind(const char *name)
 {
 	for (size_t i = 0; i < sizeof(event_names) / sizeof(event_names[0]); i++)
 		if (!strcmp(name, event_names[i].name))
@@ -42,28 +42,31 @@ static enum qmp_event_kind event_kind(const char *name)
 	return QMP_EVENT_OTHER;
 }
 
-/* JOB_STATUS_CHANGE and BLOCK_JOB_PENDING say "id"; the older ones say "device" and mean the job's id. */
+bool qmp_event_calls_it_id(enum qmp_event_kind kind)
+{
+	return kind == QMP_EVENT_JOB_STATUS_CHANGE || kind == QMP_EVENT_BLOCK_JOB_PENDING;
+}
+
+bool qmp_event_calls_it_device(enum qmp_event_kind kind)
+{
+	return kind == QMP_EVENT_BLOCK_JOB_COMPLETED || kind == QMP_EVENT_BLOCK_JOB_CANCELLED ||
+	       kind == QMP_EVENT_BLOCK_JOB_READY || kind == QMP_EVENT_BLOCK_JOB_ERROR;
+}
+
 static const char *job_id(enum qmp_event_kind kind, const struct qmp_value *data)
 {
-	switch (kind) {
-	case QMP_EVENT_JOB_STATUS_CHANGE:
-	case QMP_EVENT_BLOCK_JOB_PENDING:
-		return qmp_value_text(data, "id", NULL);
-	case QMP_EVENT_BLOCK_JOB_COMPLETED:
-	case QMP_EVENT_BLOCK_JOB_CANCELLED:
-	case QMP_EVENT_BLOCK_JOB_READY:
-	case QMP_EVENT_BLOCK_JOB_ERROR:
-		return qmp_value_text(data, "device", NULL);
-	default:
-		return NULL;
-	}
+	const char *key = qmp_event_calls_it_id(kind)	    ? "id"
+			  : qmp_event_calls_it_device(kind) ? "device"
+							    : NULL;
+
+	return key ? qmp_value_text(data, key, NULL) : NULL;
 }
 
 void qmp_event_read(struct qmp_event *event, const struct qmp_value *message)
 {
 	const struct qmp_value *data = qmp_value_get(message, "data");
 	const char *name = qmp_value_text(message, "event", "");
-	enum qmp_event_kind kind = event_kind(name);
+	enum qmp_event_kind kind = qmp_event_kind(name);
 
 	*event = (struct qmp_event){
 		.kind = kind,

@@ -5,6 +5,7 @@
 #ifndef QMP_EVENT_H
 #define QMP_EVENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct qmp_value;
@@ -34,6 +35,10 @@ struct qmp_event {
 		speed; /* bytes, bytes, bytes a second; -1 if the event does not tell */
 };
 
+enum qmp_event_kind qmp_event_kind(const char *name);
+/* What it calls the job's id: JOB_STATUS_CHANGE and BLOCK_JOB_PENDING say "id"; the older ones say "device" and mean the job's id. Both false: it is about no job. */
+bool qmp_event_calls_it_id(enum qmp_event_kind kind);
+bool qmp_event_calls_it_device(enum qmp_event_kind kind);
 /* Fills @event from a message that has the key "event". */
 void qmp_event_read(struct qmp_event *event, const struct qmp_value *message);
 

@@ -323,6 +323,13 @@ static void take_greeting(struct qmp_link *link, const struct qmp_value *message
 	send_now(link, command_new("qmp_capabilities", capabilities_reply, link), NULL);
 }
 
+/* Before `ready` the owner has asked nothing yet, and what it will ask tells all that an event would. */
+static void tell_event(struct qmp_link *link, const struct qmp_event *event)
+{
+	if (link->state == LINK_READY)
+		link->handlers->event(link->owner, event);
+}
+
 static void take_event(struct qmp_link *link, const struct qmp_value *message)
 {
 	struct qmp_event event;
@@ -331,11 +338,8 @@ static void take_event(struct qmp_link *link, const struct qmp_value *message)
 		link_end(link, -EPROTO, "an event has no name");
 		return;
 	}
-	/* Before `ready` the owner has asked nothing yet, and what it will ask tells all that an event would. */
-	if (link->state != LINK_READY)
-		return;
 	qmp_event_read(&event, message);
-	link->handlers->event(link->owner, &event);
+	tell_event(link, &event);
 }
 
 static void tell_text(const struct command *command)
@@ -412,22 +416,40 @@ static void take_message(struct qmp_link *link, const struct qmp_value *message)
 		link_end(link, -EPROTO, "a message is neither event nor answer");
 }
 
-/* The answer that is due next, if it can be read without a tree. Returns how many bytes it is; 0: it cannot. */
+/* An answer that was read without a tree: @text is what QEMU has returned. False: there is more in it than that. */
+static bool take_text(struct qmp_link *link, struct command *command, char *text)
+{
+	if (command->brief && !command->brief(command->data, text))
+		return false;
+	if (!command->brief && strcmp(text, "{}"))
+		return false;
+	command_leave(link, command, false);
+	if (!command->brief && command->reply)
+		command->reply(command->data, NULL, NULL); /* done, and nothing to say */
+	command_free(command);
+	arm_timer(link);
+	return true;
+}
+
+/* The answer that is due next, or an event, if it can be read without a tree. Returns how many bytes it is; 0: it cannot. */
 static size_t take_brief(struct qmp_link *link, const char *bytes, size_t length)
 {
 	struct command *command = link->waiting;
 	char text[BRIEF_BYTES_MAX];
+	struct qmp_event event;
 	size_t used;
 
-	if (!command || !command->brief || !qmp_reader_is_idle(link->reader))
+	/* What is compared (take_known()) may be in the middle of its answer. */
+	if (link->state != LINK_READY || !qmp_reader_is_idle(link->reader) ||
+	    (command && command->known))
 		return 0;
+	used = brief_event(bytes, length, text, &event);
+	if (used)
+		tell_event(link, &event);
+	if (used || !command)
+		return used;
 	used = brief_answer(bytes, length, command->unnumbered ? 0 : command->id, text);
-	if (!used || !command->brief(command->data, text))
-		return 0;
-	command_leave(link, command, false);
-	command_free(command);
-	arm_timer(link);
-	return used;
+	return used && take_text(link, command, text) ? used : 0;
 }
 
 static size_t take_whole(struct qmp_link *link, const char *bytes, size_t length)

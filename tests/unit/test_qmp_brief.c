@@ -8,6 +8,7 @@
 #include <string.h>
 #include "qmp/brief.h"
 #include "qmp/command.h"
+#include "qmp/event.h"
 #include "qmp/value.h"
 
 #define JOB                                                                                     \
@@ -200,4 +201,107 @@ Test(qmp_brief, the_line_around_it)
 		abort();
 	cr_assert_eq(answer(line, text), 0);
 	free(line);
+}
+
+/* --- events --- */
+
+#define STAMP "{\"timestamp\": {\"seconds\": 1795911696, \"microseconds\": 150813}, "
+#define STATUS                                                                                 \
+	STAMP "\"event\": \"JOB_STATUS_CHANGE\", \"data\": {\"status\": \"running\", \"id\": " \
+	      "\"job0\"}}"
+#define COMPLETED                                                                     \
+	STAMP "\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"device\": \"job0\", " \
+	      "\"len\": 1073741824, \"offset\": 524288, \"speed\": 0, \"type\": "     \
+	      "\"stream\", \"error\": \"No space left on device\"}}"
+#define FAULT                                                                     \
+	STAMP "\"event\": \"BLOCK_JOB_ERROR\", \"data\": {\"device\": \"job0\", " \
+	      "\"operation\": \"write\", \"action\": \"stop\"}}"
+
+static bool is_event(const struct qmp_event *event, const struct qmp_event *other)
+{
+	return event->kind == other->kind && same_text(event->name, other->name) &&
+	       same_text(event->job, other->job) && same_text(event->type, other->type) &&
+	       same_text(event->status, other->status) && same_text(event->error, other->error) &&
+	       same_text(event->operation, other->operation) &&
+	       same_text(event->action, other->action) && event->offset == other->offset &&
+	       event->length == other->length && event->speed == other->speed;
+}
+
+/* Fails if @line is taken and does not mean to json-c what was taken. True: it was taken. */
+static bool compare_event(const char *line)
+{
+	struct qmp_event event, other;
+	char text[BRIEF_BYTES_MAX];
+	struct qmp_value *value;
+
+	if (!brief_event(line, strlen(line), text, &event))
+		return false;
+	value = qmp_value_parse(line, strlen(line), NULL);
+	cr_assert(qmp_value_get(value, "event"), "%s", line);
+	qmp_event_read(&other, value);
+	cr_assert(is_event(&event, &other), "%s", line);
+	qmp_value_free(value);
+	return true;
+}
+
+static const char *const events[] = { STATUS "\r\n", COMPLETED "\r\n", FAULT "\r\n" };
+
+Test(qmp_brief, events_that_qemu_writes)
+{
+	struct qmp_event event;
+	char text[BRIEF_BYTES_MAX];
+
+	for (size_t i = 0; i < sizeof(events) / sizeof(*events); i++)
+		cr_assert(compare_event(events[i]), "%s", events[i]);
+	cr_assert_eq(
+		brief_event("\r\n" STATUS "\n{\"return\"", sizeof("\r\n" STATUS), text, &event),
+		sizeof("\r\n" STATUS));
+	cr_expect_str_eq(event.job, "job0");
+	cr_expect_str_eq(event.status, "running");
+}
+
+Test(qmp_brief, events_that_are_left_to_others)
+{
+	/* Catches one that is cut off, is about no job, or says what a flat object does not. */
+	static const char *const lines[] = {
+		"",
+		"\n",
+		STATUS,
+		"[" STATUS "]\n",
+		STATUS " {}\n",
+		STAMP "\"event\": \"STOP\"}\n",
+		STAMP "\"event\": \"STOP\", \"data\": {\"id\": \"job0\"}}\n",
+		STAMP "\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"vd0\"}}\n",
+		STAMP "\"event\": \"JOB_STATUS_CHANGE\", \"data\": {\"status\": \"running\"}}\n",
+		STAMP "\"event\": \"JOB_STATUS_CHANGE\", \"data\": {\"id\": {\"id\": \"job0\"}}}\n",
+		STAMP "\"event\": \"JOB_STATUS_CHANGE\", \"data\": {\"device\": \"job0\"}}\n",
+		STAMP "\"event\": \"BLOCK_JOB_READY\", \"data\": {\"id\": \"job0\"}}\n",
+		STAMP "\"event\": \"JOB_STATUS_CHANGE\", \"data\": {\"id\": \"job\\u0030\"}}\n",
+		"{\"event\": \"JOB_STATUS_CHANGE\", \"data\": {\"id\": \"job0\"}}\n",
+	};
+
+	for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++)
+		cr_assert_not(compare_event(lines[i]), "%s", lines[i]);
+}
+
+Test(qmp_brief, every_other_byte_of_an_event)
+{
+	static const char odd[] = "\"\\{}[]:,-+.0123eE truefalsn\x01\x7f\x80\n\t/'";
+
+	for (size_t e = 0; e < sizeof(events) / sizeof(*events); e++) {
+		char changed[BRIEF_BYTES_MAX];
+
+		for (size_t i = 0; i < strlen(events[e]); i++) {
+			for (const char *byte = odd; *byte; byte++) {
+				strcpy(changed, events[e]);
+				changed[i] = *byte;
+				compare_event(changed);
+				strcpy(changed + i + 1, events[e] + i);
+				compare_event(changed);
+			}
+			strcpy(changed, events[e]);
+			strcpy(changed + i, events[e] + i + 1);
+			compare_event(changed);
+		}
+	}
 }
