@@ -36,7 +36,7 @@ includes '(\.\./)?fs/' jobs | because 'jobs\/ never includes fs\/'
 includes '(\.\./)?qmp/' fs | because 'fs\/ never includes qmp\/'
 includes '(fuse3/)?fuse_lowlevel\.h' . | sed 's|^\./||' | grep -vE '^(fs/(session|ops|reply)\.c|tests/(fake|bench)/[^:]*|build/[^:]*):' |
 	because 'fuse_lowlevel.h is for fs\/session.c, fs\/ops.c and fs\/reply.c'
-includes 'json-c/|json\.h' . | sed 's|^\./||' | grep -vE '^(qmp/value\.c|jobs/text\.c|build/[^:]*):' |
+includes 'json-c/|<json\.h' . | sed 's|^\./||' | grep -vE '^(qmp/value\.c|jobs/text\.c|build/[^:]*):' |
 	because 'json-c is for qmp\/value.c and jobs\/text.c'
 
 # --- sizes, first lines ---
