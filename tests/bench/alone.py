@@ -17,6 +17,8 @@ from watch import Inotify
 QUERY = '{"execute": "query-block-jobs"}'
 PULLS = 20
 KILLS = 20
+PIECE = 4096
+PIECES = 512  # more than all rounds of start() copy: a pull that has nothing left to copy is over before it is aborted
 HERD = 200
 
 
@@ -52,9 +54,9 @@ def each_placement(measure, folder, table, *lines):
 @contextlib.contextmanager
 def pair(folder, qemus=None, servers=None):
     """Two storage daemons with the same disk, the first one mounted; and the floor. On these processors, if any are named."""
-    # More than all rounds of start() together copy, half a MiB each: a pull that has nothing left to copy is over before it is aborted.
-    base = images.fill(images.create(f"{folder}/base.qcow2", size=1 << 34), *((first, 64) for first in range(0, 256, 64)))
-    overlays = [images.create(f"{folder}/{name}.qcow2", base, size=1 << 34) for name in ("ours", "raw")]
+    # A stream goes over all that earlier ones have pulled, 512 KiB a step: so that the last rounds of start() are as long as the first ones, each copies little.
+    base = images.interleave(folder, PIECE, PIECES)
+    overlays = [images.create(f"{folder}/{name}.qcow2", base, size=1 << 34, cluster_size=PIECE) for name in ("ours", "raw")]
     everywhere = os.sched_getaffinity(0)
     with contextlib.ExitStack() as stack:
         with on_processors(qemus or everywhere):

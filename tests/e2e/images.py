@@ -16,8 +16,10 @@ def run(*command, cwd=None):
     return done.stdout
 
 
-def create(path, backing=None, size=SIZE, fmt="qcow2", backing_fmt="qcow2"):
+def create(path, backing=None, size=SIZE, fmt="qcow2", backing_fmt="qcow2", cluster_size=None):
     command = [IMG, "create", "-q", "-f", fmt]
+    if cluster_size:
+        command += ["-o", f"cluster_size={cluster_size}"]
     if backing:
         command += ["-b", backing, "-F", backing_fmt]
     run(*command, path, str(size))
@@ -35,6 +37,17 @@ def fill(path, *ranges, fmt="qcow2"):
         run(IO, "-f", fmt, "-c", f"write -q -s noise {first}M {length}M", "./" + name, cwd=folder)
         os.unlink(noise)
     return path
+
+
+def interleave(folder, piece, count):
+    """The upper one of two images that @count pieces, of @piece bytes each, are in by turns: QEMU copies one at a time."""
+    lower, upper = f"{folder}/lower.qcow2", f"{folder}/upper.qcow2"
+    create(lower, size=1 << 34, cluster_size=piece)
+    create(upper, lower, size=1 << 34, cluster_size=piece)
+    for first, path in enumerate((upper, lower)):
+        commands = [word for number in range(first, count, 2) for word in ("-c", f"write -q {number * piece} {piece}")]
+        run(IO, "-f", "qcow2", *commands, path)
+    return upper
 
 
 def info(path, share=True):
