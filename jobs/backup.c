@@ -252,7 +252,7 @@ static struct backup *backup_new(const struct op *op, const struct command *comm
 	backup->bitmap_offset = bitmap ? bitmap->offset : 0;
 	backup->bitmap_length = bitmap ? bitmap->length : 0;
 	backup->arguments = (struct qmp_backup){
-		.job = JOB_ID_PREFIX "backup-...",
+		.job = JOB_ID_PREFIX "...",
 		.target_node = "...",
 		.format = strdup(format_of(op->target.disk, command)),
 		.sync = strdup(sync ? sync : "full"),

@@ -86,7 +86,7 @@ static void start(struct op *op, struct commit *commit)
 	/* The header that changes is that of the image above top; QEMU takes no such name for an active commit. */
 	char *name = active ? NULL : backing_name(disk->chain, commit->top - 1, commit->base);
 	struct qmp_commit arguments = {
-		.job = JOB_ID_PREFIX "commit-...",
+		.job = JOB_ID_PREFIX "...",
 		.node = disk->chain[0].node,
 		.top_node = active ? NULL : disk->chain[commit->top].node,
 		.base_node = disk->chain[commit->base].node,

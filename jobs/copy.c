@@ -210,7 +210,7 @@ static struct copy *copy_new(const struct op *op, const struct command *command)
 	copy->pivot = command_flag(command, "pivot");
 	copy->dry_run = command_flag(command, "dry-run");
 	copy->mirror = (struct qmp_mirror){
-		.job = JOB_ID_PREFIX "copy-...",
+		.job = JOB_ID_PREFIX "...",
 		.format = strdup(format ? format : op->target.disk->chain[0].format),
 		.shallow = command_flag(command, "shallow"),
 		.reuse = command_flag(command, "reuse"),

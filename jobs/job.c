@@ -47,8 +47,9 @@ const char *job_type_known(const char *word)
 
 enum {
 	ID_DISK_MAX = 64, /* bytes of the disk's name in a job's id */
-	ID_NUMBER_DIGITS = 12,
 };
+
+static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz"; /* five bits each */
 
 /* What QEMU takes in an id: util/id.c, id_wellformed(). */
 static char id_character(char byte)
@@ -56,50 +57,44 @@ static char id_character(char byte)
 	return isalnum((unsigned char)byte) || (byte && strchr("-._", byte)) ? byte : '_';
 }
 
-char *job_id_new(const char *type, const char *disk, const struct who *by, uint64_t number)
+void job_id_end(char end[JOB_ID_END_BYTES], uint64_t number)
 {
-	char *id;
+	*end++ = '-';
+	for (int i = 0; i < JOB_ID_DIGITS; i++, number >>= 5)
+		*end++ = digits[number & 31];
+	*end = 0;
+}
 
-	if (asprintf(&id, JOB_ID_PREFIX "%s-%.*s-%u.%d-%012llx", type, ID_DISK_MAX, disk, by->uid,
-		     by->pid, (unsigned long long)(number & 0xffffffffffff)) < 0)
+char *job_id_new(const char *disk, const struct who *by, uint64_t number)
+{
+	char *id, end[JOB_ID_END_BYTES];
+
+	job_id_end(end, number);
+	if (asprintf(&id, JOB_ID_PREFIX "%.*s-%u.%d%s", ID_DISK_MAX, disk, by->uid, by->pid, end) <
+	    0)
 		abort();
 	for (char *at = id; *at; at++)
 		*at = id_character(*at);
 	return id;
 }
 
-/* What stands behind the prefix, the type and its '-'; NULL: it is no id of ours. Types and names of disks may have a '-', too. */
-static const char *behind_type(const char *id)
-{
-	if (strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)))
-		return NULL;
-	id += strlen(JOB_ID_PREFIX);
-	for (size_t i = 0; i < sizeof(our_types) / sizeof(*our_types); i++) {
-		size_t length = strlen(our_types[i]);
-
-		if (!strncmp(id, our_types[i], length) && id[length] == '-')
-			return id + length + 1;
-	}
-	return NULL;
-}
-
 bool job_id_read(const char *id, const char *disk, struct who *by)
 {
 	size_t length = strnlen(disk, ID_DISK_MAX);
-	const char *at = behind_type(id);
-	int uid_pid = 0, whole = 0;
+	int end = 0;
 
-	if (!at)
+	if (strncmp(id, JOB_ID_PREFIX, strlen(JOB_ID_PREFIX)))
 		return false;
+	id += strlen(JOB_ID_PREFIX);
 	for (size_t i = 0; i < length; i++)
-		if (at[i] != id_character(disk[i]))
+		if (id[i] != id_character(disk[i]))
 			return false;
-	at += length;
-	if (at[0] != '-' || !isdigit((unsigned char)at[1]))
+	id += length;
+	if (id[0] != '-' || !isdigit((unsigned char)id[1]))
 		return false; /* %u would take a sign: the disk's name goes on */
 	*by = (struct who){ .gid = (gid_t)-1 };
-	return sscanf(at, "-%u.%d-%n%*12[0-9a-f]%n", &by->uid, &by->pid, &uid_pid, &whole) == 2 &&
-	       whole - uid_pid == ID_NUMBER_DIGITS && !at[whole];
+	return sscanf(id, "-%u.%d-%n", &by->uid, &by->pid, &end) == 2 && end &&
+	       strspn(id + end, digits) == JOB_ID_DIGITS && !id[end + JOB_ID_DIGITS];
 }
 
 struct job *job_new(const char *id, const char *type)

@@ -131,11 +131,19 @@ struct job {
 extern const char *const job_state_words[JOB_STATE_COUNT];
 #define JOB_ID_PREFIX "blockjobfs-"
 
+enum {
+	JOB_ID_DIGITS = 8,
+	JOB_ID_END_BYTES = JOB_ID_DIGITS + 2,
+};
+
 /*
- * An id that no job has had: the prefix, the type, the disk's name as far as QEMU allows, who asked (uid.pid), and the lower 48 bits of a number that the command
- * alone has (jobs/request.h). So the daemon's next life knows from QEMU alone whose job it is and what it is for.
+ * An id that no job has had: the prefix, the disk's name as far as QEMU allows, who asked (uid.pid), and the lower 40 bits of a number that the command
+ * alone has (jobs/request.h). So the daemon's next life knows from QEMU alone whose job it is and what it is for. QEMU reads each byte of it by itself, at
+ * each command for the job (qmp/sent.c): it is no longer than it has to be.
  */
-char *job_id_new(const char *type, const char *disk, const struct who *by, uint64_t number);
+char *job_id_new(const char *disk, const struct who *by, uint64_t number);
+/* How ids that are made of @number end, and no others. */
+void job_id_end(char end[JOB_ID_END_BYTES], uint64_t number);
 
 /* True if @id is one that job_id_new() has made for the disk of this name; *@by is who asked then. */
 bool job_id_read(const char *id, const char *disk, struct who *by);

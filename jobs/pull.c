@@ -77,7 +77,7 @@ static void start(struct op *op, struct pull *pull)
 	pull->stream.backing_file = pull->backing_file;
 	pull->stream.on_error = pull->on_error;
 	if (pull->dry_run) {
-		pull->stream.job = JOB_ID_PREFIX "pull-...";
+		pull->stream.job = JOB_ID_PREFIX "...";
 		describe(op, pull);
 	} else {
 		job = start_register(op, "pull", pull->speed);

@@ -108,19 +108,19 @@ bool request_job_is_over(const struct op *op)
 	return over;
 }
 
-/* The id of a job of this disk that ends with the number; NULL: there is none. */
-static const char *find_job(const struct disk *disk, const char *number, char *room, size_t size)
+/* The id of a job of this disk that ends so; NULL: there is none. */
+static const char *find_job(const struct disk *disk, const char *end, char *room, size_t size)
 {
-	size_t length = strlen(number);
+	size_t length = strlen(end);
 
 	if (disk->job && strlen(disk->job->id) > length &&
-	    !strcmp(disk->job->id + strlen(disk->job->id) - length, number))
+	    !strcmp(disk->job->id + strlen(disk->job->id) - length, end))
 		return disk->job->id;
 	for (size_t i = disk->history_count; i-- > 0;) {
 		struct qmp_value *line =
 			qmp_value_parse(disk->history[i], strlen(disk->history[i]), NULL);
 		const char *id = qmp_value_text(line, "job", "");
-		bool found = strlen(id) > length && !strcmp(id + strlen(id) - length, number);
+		bool found = strlen(id) > length && !strcmp(id + strlen(id) - length, end);
 
 		snprintf(room, size, "%s", id);
 		qmp_value_free(line);
@@ -140,13 +140,13 @@ static bool is_unconfirmed(const struct disk *disk, const char *id)
 
 bool request_has_started(struct op *op)
 {
-	char number[16], room[256];
+	char end[JOB_ID_END_BYTES], room[256];
 	const char *id;
 
 	if (!op->again)
 		return false;
-	snprintf(number, sizeof(number), "-%012" PRIx64, request_number(op) & 0xffffffffffff);
-	id = find_job(op->target.disk, number, room, sizeof(room));
+	job_id_end(end, request_number(op));
+	id = find_job(op->target.disk, end, room, sizeof(room));
 	if (!id)
 		return false;
 	if (is_unconfirmed(op->target.disk, id)) {

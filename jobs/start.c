@@ -163,7 +163,7 @@ bool start_may_command(struct op *op, const struct command *command, const enum 
 struct job *start_register(struct op *op, const char *type, int64_t speed)
 {
 	struct disk *disk = op->target.disk;
-	char *id = job_id_new(type, disk->name, &op->by, request_number(op));
+	char *id = job_id_new(disk->name, &op->by, request_number(op));
 	struct job *job = job_new(id, type);
 
 	free(id);

@@ -161,7 +161,7 @@ def raw_pull(qemu, path):
     Seconds that QEMU itself takes for what must be known before a job is called completed: from BLOCK_JOB_COMPLETED on, the commands that
     blockjobfs sends, as short as it sends them, by a client that does nothing else.
     """
-    job = "blockjobfs-pull-disk0-0.12345-0123456789ab"
+    job = "blockjobfs-disk0-0.12345-01234567"
     qemu.monitor.send("query-named-block-nodes")
     file, = [node["node-name"] for node in qemu.monitor.answer() if node["drv"] == "file" and node["file"] == path]
     qemu.monitor("block-stream", device="disk0", job_id=job, speed=1, auto_finalize=False, auto_dismiss=False)

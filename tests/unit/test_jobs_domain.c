@@ -44,7 +44,7 @@ Test(jobs_domain, pull_from_command_to_completed)
 	cr_assert_not_null(pull.op);
 	WORLD_UNTIL(&world, !pull.op);
 	cr_assert_eq(pull.status, 0);
-	cr_assert(strstr(pull.text, "started blockjobfs-pull-vda-1000.4711-"));
+	cr_assert(strstr(pull.text, "started blockjobfs-vda-1000.4711-"));
 	cr_assert(world_is(&world, "vda", "running"));
 	cr_assert_not_null(waiting.op);
 	cr_assert(strstr(peer_message(world.peer, peer_last_of(world.peer, "block-stream")),

@@ -247,7 +247,7 @@ Test(jobs_hostile, a_job_that_is_never_dismissed)
 		if (i)
 			qemu_set_daemon(world.qemu);
 		world.qemu->stubborn = true;
-		qemu_add_job(world.qemu, 0, "blockjobfs-pull-vda-0.1-0123456789ab", "concluded");
+		qemu_add_job(world.qemu, 0, "blockjobfs-vda-0.1-01234567", "concluded");
 		world_start(&world);
 		WORLD_WHILE(&world, true, 100);
 		asked = peer_count(world.peer);
@@ -271,7 +271,7 @@ Test(jobs_hostile, a_flood_of_jobs)
 	for (int i = 0; i < 8000; i++) {
 		struct qmp_value *job = qmp_object();
 
-		snprintf(id, sizeof(id), "blockjobfs-pull-vd%c-0.1-%012x", 'a' + i % 5, i);
+		snprintf(id, sizeof(id), "blockjobfs-vd%c-0.1-%08x", 'a' + i % 5, i);
 		qmp_add_text(job, "device", id);
 		qmp_add_text(job, "type", "stream");
 		qmp_append_value(list,

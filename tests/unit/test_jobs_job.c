@@ -68,15 +68,14 @@ Test(jobs_job, progress)
 Test(jobs_job, ids)
 {
 	/* Catches an id that QEMU does not take, that is not read back as what it was made for, or that another disk claims. */
-	static const char *const names[] = {
-		"vda", "vd-a", "a.b_c",		 "x y", "\\x2e.", "a-0.1-0123456789ab", "\xc3\xa9",
-		"",    "-",    "vda-1000.4711-", "vda-"
-	};
+	static const char *const names[] = { "vda",    "vd-a",		 "a.b_c",    "x y",
+					     "\\x2e.", "a-0.1-01234567", "\xc3\xa9", "",
+					     "-",      "vda-1000.4711-", "vda-" };
 	char name[300];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-		char *id = job_id_new("pull", names[i], &who, 1);
-		char *other = job_id_new("pull", names[i], &who, 2);
+		char *id = job_id_new(names[i], &who, 1);
+		char *other = job_id_new(names[i], &who, 2);
 		struct who by = { 0 };
 		size_t readers = 0;
 
@@ -97,8 +96,7 @@ Test(jobs_job, ids)
 	memset(name, 'n', sizeof(name) - 1);
 	name[sizeof(name) - 1] = 0;
 	{
-		char *id = job_id_new("pull", name, &(struct who){ (uid_t)-2, 0, 4194304 },
-				      ~UINT64_C(0));
+		char *id = job_id_new(name, &(struct who){ (uid_t)-2, 0, 4194304 }, ~UINT64_C(0));
 		struct who by;
 
 		cr_assert_lt(strlen(id), 200);
@@ -117,21 +115,22 @@ Test(jobs_job, ids_of_others)
 		"x",
 		"blockjobfs",
 		"blockjobfs-",
-		"blockjobfs-pull",
-		"blockjobfs-pull-",
-		"blockjobfs-pull-vda",
-		"blockjobfs-pull-vda-",
-		"blockjobfs-pull-vda-1",
-		"blockjobfs-pull-vda-1.2",
-		"blockjobfs-pull-vda-1.2-",
-		"blockjobfs-pull-vda-1.2-0123456789a",
-		"blockjobfs-pull-vda-1.2-0123456789abc",
-		"blockjobfs-pull-vda-1.2-0123456789ab-",
-		"blockjobfs-pull-vda-1.2-0123456789aX",
-		"blockjobfs-pull-vda-x.2-0123456789ab",
-		"blockjobfs-pull-vdb-1.2-0123456789ab",
-		"blockjobfs-pull-vdaa-1.2-0123456789ab",
-		"Blockjobfs-pull-vda-1.2-0123456789ab",
+		"blockjobfs",
+		"blockjobfs-",
+		"blockjobfs-vda",
+		"blockjobfs-vda-",
+		"blockjobfs-vda-1",
+		"blockjobfs-vda-1.2",
+		"blockjobfs-vda-1.2-",
+		"blockjobfs-vda-1.2-0123456",
+		"blockjobfs-vda-1.2-012345678",
+		"blockjobfs-vda-1.2-01234567-",
+		"blockjobfs-vda-1.2-0123456u",
+		"blockjobfs-vda-1.2-0123456X",
+		"blockjobfs-vda-x.2-01234567",
+		"blockjobfs-vdb-1.2-01234567",
+		"blockjobfs-vdaa-1.2-01234567",
+		"Blockjobfs-vda-1.2-01234567",
 	};
 	struct who by;
 
@@ -141,7 +140,7 @@ Test(jobs_job, ids_of_others)
 		cr_assert(!job_id_read(exact, "vda", &by), "%s", ids[i]);
 		free(exact);
 	}
-	cr_assert(job_id_read("blockjobfs-pull-vda-1.2-0123456789ab", "vda", &by));
+	cr_assert(job_id_read("blockjobfs-vda-1.2-01234567", "vda", &by));
 	cr_assert_eq(by.uid, 1);
 	cr_assert_eq(by.pid, 2);
 }

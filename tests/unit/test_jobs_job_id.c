@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include "jobs/job.h"
 
-static const char *const types[] = { "pull", "copy", "commit", "active-commit", "backup" };
 static const char *const disks[] = {
 	"disk0",
 	"a-b",
@@ -23,9 +22,9 @@ Test(job_id, is_read_as_it_was_written)
 {
 	const struct who by = { .uid = 1000, .pid = 4711 };
 
-	for (size_t type = 0; type < sizeof(types) / sizeof(*types); type++) {
+	for (uint64_t number = 1; number < 1ull << 60; number *= 33) {
 		for (size_t disk = 0; disk < sizeof(disks) / sizeof(*disks); disk++) {
-			char *id = job_id_new(types[type], disks[disk], &by, disk);
+			char *id = job_id_new(disks[disk], &by, number);
 			struct who read = { 0 };
 
 			cr_assert(job_id_read(id, disks[disk], &read), "%s", id);
@@ -44,20 +43,21 @@ Test(job_id, of_somebody_else_is_not_ours)
 		"",
 		"drive-disk0",
 		"blockjobfs-",
-		"blockjobfs-pull",
-		"blockjobfs-pull-",
-		"blockjobfs-pull-disk0",
-		"blockjobfs-pull-disk0-0.1",
-		"blockjobfs-pull-disk0-0.1-",
-		"blockjobfs-pull-disk0-0.1-0123456789a",
-		"blockjobfs-pull-disk0-0.1-0123456789abc",
-		"blockjobfs-pull-disk0-0.1-0123456789ag",
-		"blockjobfs-walk-disk0-0.1-0123456789ab",
-		"xblockjobfs-pull-disk0-0.1-0123456789ab",
+		"blockjobfs",
+		"blockjobfs-",
+		"blockjobfs-disk0",
+		"blockjobfs-disk0-0.1",
+		"blockjobfs-disk0-0.1-",
+		"blockjobfs-disk0-0.1-0123456",
+		"blockjobfs-disk0-0.1-012345678",
+		"blockjobfs-disk0-0.1-0123456l",
+		"blockjobfs-disk0-0.1-0123456A",
+		"blockjobfs-walk-disk0-0.1-01234567",
+		"xblockjobfs-disk0-0.1-01234567",
 	};
 	struct who by;
 
 	for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++)
 		cr_assert_not(job_id_read(ids[i], "disk0", &by), "%s", ids[i]);
-	cr_assert(job_id_read("blockjobfs-pull-disk0-0.1-0123456789ab", "disk0", &by));
+	cr_assert(job_id_read("blockjobfs-disk0-0.1-01234567", "disk0", &by));
 }

@@ -451,19 +451,19 @@ Test(jobs_restart, endless_orphans)
 
 	begin(&world);
 	for (int i = 0; i < 300; i++) {
-		snprintf(id, sizeof(id), "blockjobfs-pull-nodisk-1.2-%012x", i);
+		snprintf(id, sizeof(id), "blockjobfs-nodisk-1.2-%08x", i);
 		strcpy(qemu_add_job(world.qemu, 0, id, "concluded")->type, "stream");
 		world_look(&world);
 		WORLD_UNTIL(&world, !count_jobs(&world) && world_is_quiet(&world));
 	}
 	for (int i = 0; i < 300; i++) {
-		snprintf(id, sizeof(id), "blockjobfs-pull-nodisk-1.2-%012x", i);
+		snprintf(id, sizeof(id), "blockjobfs-nodisk-1.2-%08x", i);
 		records += record_of(&world, id) != NULL;
 	}
 	cr_assert_gt(records, 0);
 	cr_assert_leq(records, 100);
 	job_record_forget(world.model, "vm");
-	cr_assert_null(record_of(&world, "blockjobfs-pull-nodisk-1.2-000000000000"));
+	cr_assert_null(record_of(&world, "blockjobfs-nodisk-1.2-00000000"));
 	world_free(&world);
 }
 
