@@ -169,6 +169,7 @@ static void image_made(void *data, const struct qmp_error *error)
 	node_name_new(backup->target_node, NODE_OF_TARGET);
 	backup->call = call_new(disk, op);
 	qmp_drive_backup(disk->domain->link->qmp, &backup->arguments, answered, backup);
+	start_sent(disk);
 }
 
 /* All has been checked. Takes @backup. */

@@ -107,6 +107,7 @@ static void start(struct op *op, struct commit *commit)
 		arguments.job = job->id;
 		qmp_block_commit(disk->domain->link->qmp, &arguments, start_answered,
 				 call_new(disk, op));
+		start_sent(disk);
 	}
 	free(name);
 }

@@ -151,11 +151,12 @@ static void start(struct op *op, struct copy *copy)
 	job->made_s = copy->mirror.reuse ? 0 : time(NULL);
 	if (job->made_s)
 		new_file_note(op, job->dest, job->made_s, NULL);
-	trial_begin(disk, op);
+	job->trial = true;
 	job_record_write(disk);
 	copy->mirror.job = job->id;
 	qmp_drive_mirror(disk->domain->link->qmp, &copy->mirror, trial_answered,
 			 call_new(disk, op));
+	start_sent(disk);
 }
 
 /* QEMU would see it too, but when the job has begun. What cannot be told from here is left to it. */

@@ -107,8 +107,8 @@ struct job {
 	char *error; /* QEMU's text, or NULL */
 	char *dest, *dest_format; /* of a backup or a copy; NULL: not known, or none */
 	time_t made_s; /* when QEMU began to make the file `dest`; 0: it has not */
-	uint64_t
-		trial; /* the op of the write that waits for the first look at it (jobs/trial.c); 0: none */
+	uint64_t starter; /* the op of the write that is answered when QEMU has it; 0: it is */
+	bool trial; /* the first look at it may still show that it was refused (jobs/trial.c) */
 	char *qemu_state; /* as QEMU names it */
 	char *io_status;
 	int64_t offset, length; /* QEMU's own figures, bytes; may be 0/0 */

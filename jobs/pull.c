@@ -88,6 +88,7 @@ static void start(struct op *op, struct pull *pull)
 		pull->stream.job = job->id;
 		qmp_block_stream(disk->domain->link->qmp, &pull->stream, start_answered,
 				 call_new(disk, op));
+		start_sent(disk);
 		if (job->mark)
 			increment_begin(disk);
 	}

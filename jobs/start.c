@@ -30,6 +30,19 @@ void disk_remember_chain(struct disk *disk, struct job *job)
 	}
 }
 
+/* Whoever has written the start command, if he still waits: before the rest is done that nobody waits for. */
+static void answer_starter(struct disk *disk)
+{
+	struct job *job = disk->job;
+	struct op *op = job->starter ? op_find(disk->domain->model, job->starter) : NULL;
+
+	job->starter = 0;
+	if (!op)
+		return;
+	text_printf(op->answer, "started %s\n", job->id);
+	op_complete(op, 0);
+}
+
 void disk_job_seen(struct disk *disk)
 {
 	struct job *job = disk->job;
@@ -41,6 +54,7 @@ void disk_job_seen(struct disk *disk)
 		return;
 	job->told = true;
 	job_record_write(disk);
+	answer_starter(disk);
 	job_free(job->previous);
 	job->previous = NULL;
 	event_job(disk, "job-started");
@@ -171,18 +185,23 @@ struct job *start_register(struct op *op, const char *type, int64_t speed)
 	job->by = op->by;
 	job->speed = speed;
 	disk_remember_chain(disk, job);
+	job->starter = op->id;
 	disk->job = job;
 	deadline_begin(disk, op);
+	return job;
+}
+
+void start_sent(struct disk *disk)
+{
 	disk_changed(disk, TOPIC_PROGRESS);
 	disk_changed(disk, TOPIC_JOB);
-	return job;
 }
 
 void start_answered(void *data, const struct qmp_error *error)
 {
 	struct call *call = data;
 	struct disk *disk = call_disk(call);
-	struct op *op = call_op(call);
+	struct op *op;
 
 	if (disk && disk->job->phase == JOB_STARTING) {
 		if (!error)
@@ -196,6 +215,7 @@ void start_answered(void *data, const struct qmp_error *error)
 			domain_be_patient(disk->domain);
 		}
 	}
+	op = call_op(call);
 	if (op && error)
 		op_refuse(op, error->code, "%s%s", error->text,
 			  error->code == -ETIMEDOUT || error->code == -EHOSTDOWN

@@ -10,22 +10,11 @@
 #include "jobs/make_image.h"
 #include "jobs/start.h"
 
-void trial_begin(struct disk *disk, const struct op *op)
-{
-	disk->job->trial = op->id;
-}
-
 /* It is a job like any other: the writer may go on. */
 static void passed(struct disk *disk)
 {
-	struct op *op = op_find(disk->domain->model, disk->job->trial);
-
-	disk->job->trial = 0;
+	disk->job->trial = false;
 	disk_job_seen(disk);
-	if (!op)
-		return;
-	text_printf(op->answer, "started %s\n", disk->job->id);
-	op_complete(op, 0);
 }
 
 void trial_look(struct disk *disk, const struct qmp_job_info *info)
@@ -52,7 +41,7 @@ void trial_answered(void *data, const struct qmp_error *error)
 	struct op *op = call_op(call);
 
 	if (disk && error)
-		disk->job->trial = 0;
+		disk->job->trial = false;
 	if (!disk || error || !op) {
 		if (disk && disk->job->trial)
 			passed(disk); /* nobody waits */
@@ -90,7 +79,7 @@ bool trial_ended(struct disk *disk)
 {
 	struct job *job = disk->job;
 	struct model *model = disk->domain->model;
-	struct op *op = job->trial ? op_find(model, job->trial) : NULL;
+	struct op *op = job->trial ? op_find(model, job->starter) : NULL;
 	struct refusal *refusal;
 	char *dest;
 

@@ -7,14 +7,11 @@
 #define JOBS_TRIAL_H
 
 #include <stdbool.h>
-#include "jobs/op.h"
 #include "qmp/command.h"
 
 struct disk;
 
-/* The disk's new job, registered and not sent yet, is on trial. */
-void trial_begin(struct disk *disk, const struct op *op);
-/* Instead of start_answered(). */
+/* Instead of start_answered(), for a job with `trial` set. */
 void trial_answered(void *data, const struct qmp_error *error);
 /* QEMU shows the job so. */
 void trial_look(struct disk *disk, const struct qmp_job_info *info);

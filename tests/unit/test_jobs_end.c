@@ -135,7 +135,7 @@ Test(jobs_end, whole_life_before_the_answer)
 	world_look(&world);
 	WORLD_UNTIL(&world, world_disk(&world, "vda")->depth == 3);
 
-	/* And with the answer behind its very last event: sent by hand. */
+	/* And with the answer behind its very last event, sent by hand: nobody waits for it. */
 	world.qemu->left = "block-stream";
 	peer_set_answer(world.peer, "block-stream", NULL);
 	world_write(&world, "vda", "pull", "", &pull);
@@ -146,13 +146,14 @@ Test(jobs_end, whole_life_before_the_answer)
 
 		qemu_move(world.qemu, job, "created");
 		qemu_move(world.qemu, job, "running");
+		WORLD_UNTIL(&world, !pull.op);
+		cr_assert_eq(pull.status, 0);
+		cr_assert(strstr(pull.text, "started blockjobfs-vda-"), "%s", pull.text);
 		qemu_pend(world.qemu, job);
 	}
 	expect_completed(&world, "vda");
-	cr_assert_not_null(pull.op);
 	peer_reply(world.peer, peer_last_of(world.peer, "block-stream"), "{}");
-	WORLD_UNTIL(&world, !pull.op);
-	cr_assert_eq(pull.status, 0);
+	world_look(&world);
 	cr_assert(world_is(&world, "vda", "completed"));
 	cr_assert_eq(world_events(&world, "job-started"), 2);
 	cr_assert_eq(world_events(&world, "job-completed"), 2);
