@@ -73,6 +73,7 @@ static void query_finish(struct layout_query *query)
 	}
 	query_answer(query);
 }
+
 static void query_fail(struct layout_query *query, int code, const char *class, const char *text)
 {
 	if (query->code)
@@ -91,7 +92,7 @@ static void disks_reply(void *data, const struct qmp_error *error, const struct 
 	else if (!qmp_value_is_list(value))
 		query_fail(query, -EPROTO, "", "a list of block devices was asked for");
 	else
-		query->disks = qmp_value_copy(value);
+		query->disks = qmp_value_share(value);
 	if (!--query->waiting)
 		query_finish(query);
 }
@@ -103,7 +104,7 @@ static void graph_reply(void *data, const struct qmp_error *error, const struct 
 	if (error)
 		query_fail(query, error->code, error->class, error->text);
 	else
-		query->graph = qmp_value_copy(value);
+		query->graph = qmp_value_share(value);
 	if (!--query->waiting)
 		query_finish(query);
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <utlist.h>
 #include "qmp/brief.h"
+#include "qmp/greeting.h"
 #include "qmp/sent.h"
 
 enum {
@@ -39,6 +40,7 @@ struct qmp_link {
 	const struct qmp_link_handlers *handlers;
 	void *owner;
 	bool let_go; /* the owner wants to hear no more */
+	bool oob; /* QEMU was asked to read on while it works */
 	enum link_state state;
 
 	struct qmp_reader *reader;
@@ -287,6 +289,8 @@ void qmp_link_ask_known(struct qmp_link *link, const char *name, const struct qm
 
 /* --- what comes in --- */
 
+static void greet_back(struct qmp_link *link, bool oob);
+
 static void capabilities_reply(void *data, const struct qmp_error *error,
 			       const struct qmp_value *value)
 {
@@ -294,6 +298,10 @@ static void capabilities_reply(void *data, const struct qmp_error *error,
 
 	if (link->state != LINK_NEGOTIATING)
 		return;
+	if (error && error->code == -EREMOTEIO && link->oob) {
+		greet_back(link, false);
+		return;
+	}
 	if (error) {
 		link_end(link, error->code == -ETIMEDOUT ? -ETIMEDOUT : -EPROTO,
 			 "qmp_capabilities: %s", error->text);
@@ -304,23 +312,24 @@ static void capabilities_reply(void *data, const struct qmp_error *error,
 		link->handlers->ready(link->owner);
 }
 
-/* The last answer to the client before us, which QEMU may give to us even before it greets (seen with 7.2). */
-static bool is_left_over(const struct qmp_value *message)
+static void greet_back(struct qmp_link *link, bool oob)
 {
-	return qmp_value_is_number(qmp_value_get(message, "id")) || sent_is_unnumbered(message);
+	link->oob = oob;
+	send_now(link, command_new("qmp_capabilities", capabilities_reply, link),
+		 greeting_answer(oob));
 }
 
 static void take_greeting(struct qmp_link *link, const struct qmp_value *message)
 {
-	if (is_left_over(message))
+	if (sent_is_left_over(message))
 		return;
-	if (!qmp_value_is_object(qmp_value_get(message, "QMP"))) {
+	if (!greeting_is_one(message)) {
 		link_end(link, -EPROTO, "it did not greet as a QMP monitor does");
 		return;
 	}
 	link->state = LINK_NEGOTIATING;
 	link->busy_ms = 0;
-	send_now(link, command_new("qmp_capabilities", capabilities_reply, link), NULL);
+	greet_back(link, greeting_offers_oob(message));
 }
 
 /* Before `ready` the owner has asked nothing yet, and what it will ask tells all that an event would. */

@@ -148,9 +148,15 @@ struct command *sent_find(const struct sent *sent, const struct qmp_value *messa
 	return command && !command->unnumbered ? command : NULL;
 }
 
-bool sent_is_unnumbered(const struct qmp_value *message)
+/* True of the answer to a question that went without a number: a list. */
+static bool is_unnumbered(const struct qmp_value *message)
 {
 	return !qmp_value_get(message, "id") && qmp_value_is_list(qmp_value_get(message, "return"));
+}
+
+bool sent_is_left_over(const struct qmp_value *message)
+{
+	return qmp_value_is_number(qmp_value_get(message, "id")) || is_unnumbered(message);
 }
 
 bool sent_is_for_another(const struct sent *sent, const struct qmp_value *message)
@@ -159,7 +165,7 @@ bool sent_is_for_another(const struct sent *sent, const struct qmp_value *messag
 	uint64_t id = (uint64_t)qmp_value_number(value, NULL, 0);
 
 	/* Of our own only the first has been sent: then one without a number is nobody's either. */
-	if (!sent->highest_id && sent_is_unnumbered(message))
+	if (!sent->highest_id && is_unnumbered(message))
 		return true;
 	return qmp_value_is_number(value) && (!id || id > sent->highest_id);
 }

@@ -55,7 +55,7 @@ void sent_clear(struct sent *sent);
 struct command *sent_find(const struct sent *sent, const struct qmp_value *message);
 /* True of an answer to the client before us, once we have greeted back; before that everything is. */
 bool sent_is_for_another(const struct sent *sent, const struct qmp_value *message);
-/* True of the answer to a question that went without a number: a list. */
-bool sent_is_unnumbered(const struct qmp_value *message);
+/* True of the last answer to the client before us, which QEMU may give to us even before it greets (seen with 7.2). */
+bool sent_is_left_over(const struct qmp_value *message);
 
 #endif

@@ -391,13 +391,9 @@ void qmp_value_free(struct qmp_value *value)
 	json_object_put(json(value));
 }
 
-struct qmp_value *qmp_value_copy(const struct qmp_value *value)
+struct qmp_value *qmp_value_share(const struct qmp_value *value)
 {
-	struct json_object *copy = NULL;
-
-	if (value && json_object_deep_copy(json(value), &copy, NULL) < 0)
-		abort();
-	return wrap(copy);
+	return wrap(json_object_get(json(value)));
 }
 
 /* --- reading values --- */

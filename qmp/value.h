@@ -49,7 +49,8 @@ struct qmp_value *qmp_value_parse(const char *text, size_t length, size_t *error
 void qmp_value_free(struct qmp_value *value);
 /* True if @text, which was parsed as @object, has a key of it twice: of two the last one is kept. */
 bool qmp_value_has_twice(const struct qmp_value *object, const char *text, size_t length);
-struct qmp_value *qmp_value_copy(const struct qmp_value *value);
+/* The same value with one more owner, who frees it too: it is not to be changed any more. Of a part, that lives on when the whole has been freed. */
+struct qmp_value *qmp_value_share(const struct qmp_value *value);
 
 /* --- reading; @key is one key, and NULL means the value itself --- */
 const struct qmp_value *qmp_value_get(const struct qmp_value *object, const char *key);

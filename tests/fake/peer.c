@@ -228,7 +228,7 @@ void peer_send_event(struct peer *peer, const char *name, const char *data_json)
 static struct qmp_value *with_id(struct peer *peer, size_t number, struct qmp_value *message)
 {
 	if (number < peer->count && peer->records[number].id)
-		qmp_add_value(message, "id", qmp_value_copy(peer->records[number].id));
+		qmp_add_value(message, "id", qmp_value_share(peer->records[number].id));
 	return message;
 }
 

@@ -126,7 +126,7 @@ Test(jobs_hostile, names)
 		char *one = many_disks(1, names[i]);
 		struct qmp_value *value = qmp_value_parse(one, strlen(one), NULL);
 
-		qmp_append_value(list, qmp_value_copy(qmp_value_item(value, 0)));
+		qmp_append_value(list, qmp_value_share(qmp_value_item(value, 0)));
 		qmp_value_free(value);
 		free(one);
 	}

@@ -8,7 +8,8 @@
 Test(qmp_link, handshake)
 {
 	/* Catches a wrong or missing qmp_capabilities, and commands without an id. */
-	static const char greeting[] = "{\"execute\":\"qmp_capabilities\",\"id\":";
+	static const char greeting[] =
+		"{\"execute\":\"qmp_capabilities\",\"arguments\":{\"enable\":[\"oob\"]},\"id\":";
 	static const char command[] = "{\"execute\":\"a\",\"arguments\":{\"n\":5},\"id\":";
 	struct owner owner;
 
@@ -20,6 +21,42 @@ Test(qmp_link, handshake)
 	until(&owner, "reply5:1 ");
 	cr_assert_eq(strncmp(peer_message(owner.peer, 1), command, strlen(command)), 0);
 	end(&owner);
+}
+
+static bool refuse_arguments(void *data, struct peer *peer, size_t number, const char *command,
+			     const struct qmp_value *arguments)
+{
+	if (!arguments)
+		return false;
+	peer_reply_error(peer, number, "GenericError", "This monitor does not take it");
+	return true;
+}
+
+Test(qmp_link, handshake_without_oob)
+{
+	/* Catches what is asked for and not offered, and a link that gives up when what was offered is not given. */
+	static const char plain[] = "{\"execute\":\"qmp_capabilities\",\"id\":";
+	static const char *const greetings[] = {
+		"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n",
+		"{\"QMP\": {\"version\": {}}}\r\n",
+		"{\"QMP\": {\"version\": {}, \"capabilities\": [{}, \"oob2\", 7]}}\r\n",
+		"{\"QMP\": {\"version\": {}, \"capabilities\": \"oob\"}}\r\n",
+		"{\"QMP\": {\"version\": {}, \"capabilities\": [\"x\", \"oob\"]}}\r\n",
+	};
+
+	for (size_t i = 0; i < 5; i++) {
+		struct owner owner;
+		size_t last = i == 4;
+
+		begin(&owner);
+		peer_set_greeting(owner.peer, greetings[i]);
+		peer_set_hook(owner.peer, refuse_arguments, NULL);
+		open_to(&owner, peer_path(owner.peer), TIMEOUT_MS);
+		until(&owner, "ready ");
+		cr_assert_eq(peer_count_of(owner.peer, "qmp_capabilities"), last + 1);
+		cr_assert_eq(strncmp(peer_message(owner.peer, last), plain, strlen(plain)), 0);
+		end(&owner);
+	}
 }
 
 Test(qmp_link, handshake_one_byte_at_a_time)

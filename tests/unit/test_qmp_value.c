@@ -327,7 +327,7 @@ Test(qmp_value, each_member_in_order)
 Test(qmp_value, building)
 {
 	/* Catches lost escapes, and strings that are not UTF-8 sent to a QEMU, which would end the link. */
-	struct qmp_value *value = qmp_object(), *copy;
+	struct qmp_value *value = qmp_object(), *other;
 
 	qmp_add_text(qmp_add_number(qmp_add_flag(value, "f", false), "n", INT64_MIN), "t",
 		     "a\"b\\c/d\n\x01\x7f\xc3\xa9");
@@ -340,15 +340,15 @@ Test(qmp_value, building)
 	qmp_add_value(value, "l",
 		      qmp_append_value(qmp_append_text(qmp_array(), "x"), qmp_object()));
 	qmp_add_number(value, "n", 7);
-	copy = qmp_value_copy(value);
+	other = qmp_value_share(value);
 	qmp_value_free(value);
 	cr_assert_str_eq(
-		qmp_value_print(copy),
+		qmp_value_print(other),
 		"{\"f\":false,\"n\":7,\"t\":\"a\\\"b\\\\c/d\\n\\u0001\x7f\xc3\xa9\",\"z\":null,"
 		"\"bad\":\"a\xef\xbf\xbd\xef\xbf\xbd"
 		"b\xef\xbf\xbd"
 		"c\xef\xbf\xbd"
 		"d\xe2\x82\xac\xef\xbf\xbd\",\"l\":[\"x\",{}]}");
-	qmp_value_free(copy);
-	cr_assert_null(qmp_value_copy(NULL));
+	qmp_value_free(other);
+	cr_assert_null(qmp_value_share(NULL));
 }
