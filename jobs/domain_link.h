@@ -174,6 +174,13 @@ void domain_turn_expired(uv_timer_t *timer);
 /* --- sync.c --- */
 /* Looks at jobs, disks and chains, now or when what is going on allows it. */
 void domain_sync(struct domain *domain);
+/*
+ * The disk's job is being dismissed: if it is the only one of the domain that could be in the way, sends the questions for disks and chains right behind, to be
+ * carried out when it has gone. Else the next sync asks them.
+ */
+void sync_behind(struct disk *disk);
+/* True while the answers to these are still to come. */
+bool sync_is_behind(const struct disk *disk);
 /* Goes on with whatever had to wait for a sync or for the end of a job. */
 void domain_pump(struct domain *domain);
 

@@ -145,6 +145,12 @@ static void flush_idle(struct disk *disk);
 
 /* --- the end of the end --- */
 
+/* Or was, and nobody knows. */
+static bool is_dismissing(const struct job *job)
+{
+	return job->dismissing || job->dismiss_lost;
+}
+
 /* QEMU no longer has the job: the chain is to be read, then the word can be shown. */
 static void concluded(struct disk *disk)
 {
@@ -153,9 +159,16 @@ static void concluded(struct disk *disk)
 	if (disk->job->phase == JOB_FINALIZING)
 		link->finalizing--;
 	disk->job->phase = JOB_CONCLUDED;
-	link->sync_again = true;
+	if (!sync_is_behind(disk))
+		link->sync_again = true;
 	domain_pump(disk->domain);
 	model_stop_step(disk->domain->model);
+}
+
+static void if_concluded(struct disk *disk)
+{
+	if (!disk->job->flushing && !is_dismissing(disk->job))
+		concluded(disk);
 }
 
 /* --- nothing is completed that a killed QEMU would lose (qmp/flush.h) --- */
@@ -179,16 +192,18 @@ static void flushed_idle(void *data, const struct qmp_error *error)
 	if (disk && disk->job->phase == JOB_FINALIZING && (!error || error->code != -EHOSTDOWN)) {
 		disk->job->flushing = false;
 		disk->job->unflushed &= error != NULL;
-		if (error && error->code != -ETIMEDOUT &&
-		    asprintf(&disk->job->flush_error,
-			     "flush: %s; some of what was pulled is in QEMU's memory only: keep "
-			     "the old images and this QEMU until it can be written",
-			     error->text) < 0)
-			abort();
-		if (error && error->code == -ETIMEDOUT)
+		if (error && is_dismissing(disk->job))
+			; /* no wonder, if the job is still there: once more when it has gone */
+		else if (error && error->code == -ETIMEDOUT)
 			flush_idle(disk); /* it takes its time */
-		else
-			concluded(disk);
+		else if (error &&
+			 asprintf(&disk->job->flush_error,
+				  "flush: %s; some of what was pulled is in QEMU's memory "
+				  "only: keep the old images and this QEMU until it can be "
+				  "written",
+				  error->text) < 0)
+			abort();
+		if_concluded(disk);
 	}
 	free(call);
 }
@@ -203,10 +218,8 @@ static void flush_idle(struct disk *disk)
 	disk->job->flushing = job_final_state(disk->job) == JOB_COMPLETED &&
 			      !strcmp(disk->job->type, "pull") &&
 			      qmp_flush_idle(link->qmp, link->features, &flush, flushed_idle, call);
-	if (disk->job->flushing)
-		return;
-	free(call);
-	concluded(disk);
+	if (!disk->job->flushing)
+		free(call);
 }
 
 static void flushed_pending(void *data, const struct qmp_error *error)
@@ -276,7 +289,7 @@ static void dismissed(void *data, const struct qmp_error *error)
 		/* Refused: somebody else has dismissed it. Not answered: the next look finds it concluded or gone. */
 		disk->job->dismiss_lost = error && error->code != -EREMOTEIO;
 		if (!disk->job->dismiss_lost)
-			flush_idle(disk);
+			if_concluded(disk);
 		else if (error->code != -EHOSTDOWN)
 			domain_be_patient(disk->domain);
 	}
@@ -295,7 +308,9 @@ static void close_listing(struct disk *disk)
 void finish_ended(struct disk *disk)
 {
 	close_listing(disk);
-	flush_idle(disk);
+	if (!disk->job->flushing)
+		flush_idle(disk);
+	if_concluded(disk);
 }
 
 void finish_not_shown(struct disk *disk)
@@ -335,6 +350,10 @@ static void dismiss(struct disk *disk)
 	job->dismissing = true;
 	job->dismiss_lost = false;
 	qmp_job_dismiss(disk->domain->link->qmp, job->id, dismissed, call_new(disk, NULL));
+	/* QEMU carries out one after the other: what is to be done when the job has gone can be on its way already. */
+	if (!job->flushing)
+		flush_idle(disk);
+	sync_behind(disk);
 }
 
 static void finalized(void *data, const struct qmp_error *error)
@@ -390,12 +409,12 @@ void finish_step(struct disk *disk)
 
 	if (job->phase == JOB_STARTING || job->phase >= JOB_CONCLUDED || !disk->domain->link->ready)
 		return;
-	if (job->phase == JOB_FINALIZING && job->flushing)
+	if (job->phase == JOB_FINALIZING && job->flushing && !is_dismissing(job))
 		return; /* dismissed already: concluded() follows */
 	if (qemu_says(job, "pending") && job->ours && job->waits_for_finalize)
 		finalize(disk);
-	else if (qemu_says(job, "concluded") && job->ours)
-		dismiss(disk);
+	else if (qemu_says(job, "concluded") && job->ours && !job->dismiss_lost)
+		dismiss(disk); /* if it was lost, the next look shows whether it was carried out */
 	else if (qemu_says(job, "concluded") && job->seen && !job->auto_dismiss)
 		concluded_foreign(disk);
 	else if (qemu_says(job, "null") && job->dismiss_lost)

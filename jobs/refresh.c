@@ -120,7 +120,7 @@ void disk_update_job(struct disk *disk, const struct qmp_job_info *info)
 	bool parked = job->parked;
 	int64_t offset = job->offset, length = job->length;
 
-	job->carried = false;
+	job->carried = job->dismiss_lost = false; /* it is there */
 	/* Its start may have been left without an answer by a connection that was lost. */
 	if (!job->told)
 		disk_job_seen(disk);

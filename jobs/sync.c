@@ -229,7 +229,7 @@ static void settle_known(struct domain *domain, bool chain_read)
 
 		if (!job_is_live(job))
 			continue;
-		if (job->sync_phase == JOB_CONCLUDED && chain_read)
+		if (job->sync_phase == JOB_CONCLUDED && job->phase == JOB_CONCLUDED && chain_read)
 			finish_publish(disk);
 		else if (job->sync_phase == JOB_LIVE && job->phase == JOB_LIVE &&
 			 !found_find(domain->link->found, job->id))
@@ -433,6 +433,13 @@ static void mark_jobs(struct domain *domain)
 			disk->job->sync_phase = disk->job->phase;
 }
 
+static void sync_begin(struct domain_link *link)
+{
+	link->syncing = true;
+	link->sync_again = false;
+	link->synced_ns = uv_hrtime();
+}
+
 void domain_sync(struct domain *domain)
 {
 	struct domain_link *link = domain->link;
@@ -446,11 +453,46 @@ void domain_sync(struct domain *domain)
 	}
 	if (!link->found && !(link->found = calloc(1, sizeof(*link->found))))
 		abort();
-	link->syncing = true;
-	link->sync_again = false;
-	link->synced_ns = uv_hrtime();
+	sync_begin(link);
 	mark_jobs(domain);
 	qmp_query_block_jobs(link->qmp, jobs_known, domain);
+}
+
+/* A job that could be a stream, concluded and not dismissed, or that is to be looked after when it has gone. */
+static bool is_alone(const struct disk *disk)
+{
+	const struct domain *domain = disk->domain;
+	const struct found_jobs *found = domain->link->found;
+	const struct disk *other;
+
+	DL_FOREACH(domain->disks, other)
+		if (other != disk && job_is_live(other->job))
+			return false;
+	for (size_t i = 0; i < found->count; i++)
+		if (found->jobs[i].dismissed || strcmp(found->jobs[i].info.id, disk->job->id))
+			return false;
+	return true;
+}
+
+void sync_behind(struct disk *disk)
+{
+	struct domain *domain = disk->domain;
+	struct domain_link *link = domain->link;
+
+	if (!link->synced || !link->recovered || link->syncing || link->sync_again ||
+	    link->finalizing > 1 || link->dropping || make_image_forbids_listing(domain) ||
+	    !is_alone(disk))
+		return;
+	sync_begin(link);
+	found_forget(link->found);
+	mark_jobs(domain);
+	disk->job->sync_phase = JOB_CONCLUDED;
+	qmp_query_layout(link->qmp, link->features, laid_out, domain);
+}
+
+bool sync_is_behind(const struct disk *disk)
+{
+	return disk->domain->link->syncing && disk->job->sync_phase == JOB_CONCLUDED;
 }
 
 void domain_pump(struct domain *domain)

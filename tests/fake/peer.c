@@ -305,7 +305,7 @@ void peer_set_pieces(struct peer *peer, size_t bytes)
 	peer->piece = bytes;
 }
 
-static void answer_command(struct peer *peer, size_t number)
+void peer_answer(struct peer *peer, size_t number)
 {
 	const char *command = peer->records[number].command;
 	struct answer *answer = answer_to(peer, command);
@@ -410,7 +410,7 @@ static void bytes_came(uv_stream_t *stream, ssize_t length, const uv_buf_t *buff
 		if (!message)
 			continue;
 		record_command(peer, message);
-		answer_command(peer, peer->count - 1);
+		peer_answer(peer, peer->count - 1);
 	}
 	if (error) {
 		fprintf(stderr, "peer: it was told what is not JSON: %s\n", error);

@@ -56,6 +56,8 @@ void peer_send_event(struct peer *peer, const char *name, const char *data_json)
 /* Answers the command in place @number of the record. */
 void peer_reply(struct peer *peer, size_t number, const char *json);
 void peer_reply_error(struct peer *peer, size_t number, const char *class, const char *desc);
+/* The same as it would have been answered when it came: by the hook, or from the table. */
+void peer_answer(struct peer *peer, size_t number);
 /* Hangs up on the client right after what was sent so far, then serves the next one. */
 void peer_hang_up(struct peer *peer);
 /* Reads nothing more from its client, or reads again. */

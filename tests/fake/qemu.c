@@ -4,9 +4,9 @@
  */
 #include "tests/fake/qemu.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
 #include <utlist.h>
 
 static void *must(void *memory)
@@ -311,7 +311,7 @@ static bool carry_out(struct qemu *qemu, size_t number, const char *command,
 static void watch_danger(struct qemu *qemu, const char *command)
 {
 	struct qemu_job *job;
-	bool danger = qemu->finalizing || qemu->dismissing;
+	bool danger = qemu->finalizing;
 
 	if (!strcmp(command, "job-finalize"))
 		qemu->finalizing = true;
@@ -323,42 +323,51 @@ static void watch_danger(struct qemu *qemu, const char *command)
 	qemu->in_danger += danger;
 }
 
-static void carry_out_held(struct qemu *qemu, size_t number)
+static void hold_back(struct qemu *qemu, size_t number)
 {
-	carry_out(qemu, number, peer_command(qemu->peer, number),
-		  peer_arguments(qemu->peer, number));
+	if (qemu->held_count == QEMU_HELD_MAX)
+		abort();
+	qemu->held[qemu->held_count++] = number;
+}
+
+/* It is done, and nobody is told. */
+static void carry_out_in_silence(struct qemu *qemu, const char *command,
+				 const struct qmp_value *arguments)
+{
+	/* An answer to a number that is none goes to the client without an id; so to nobody. */
+	struct qemu_job *job = find_job(qemu, qmp_value_text(arguments, "id", ""));
+
+	if (!strcmp(command, "job-dismiss") && job) {
+		qemu_move(qemu, job, "null");
+		qemu_forget(qemu, job);
+	} else if (!strcmp(command, "job-finalize") && job) {
+		tell(qemu, "BLOCK_JOB_COMPLETED", job_data(job));
+		detach(qemu, job);
+		conclude(qemu, job);
+		qemu->finalizing = false;
+	}
 }
 
 static bool hook(void *data, struct peer *peer, size_t number, const char *command,
 		 const struct qmp_value *arguments)
 {
 	struct qemu *qemu = data;
+	bool held = qemu->hold && !strcmp(qemu->hold, command);
 
+	held |= qemu->hangs && qemu->held_count;
+	if (held && qemu->hold_effect) {
+		hold_back(qemu, number);
+		return true;
+	}
 	if (qemu->before)
 		qemu->before(qemu->before_data, command);
 	watch_danger(qemu, command);
 	if (qemu->left && !strcmp(qemu->left, command))
 		return false;
-	if (!qemu->hold || strcmp(qemu->hold, command))
+	if (!held)
 		return carry_out(qemu, number, command, arguments);
-	if (qemu->held_count == QEMU_HELD_MAX)
-		abort();
-	qemu->held[qemu->held_count++] = number;
-	if (!qemu->hold_effect) {
-		/* An answer to a number that is none goes to the client without an id; so to nobody. */
-		struct qemu_job *job = find_job(qemu, qmp_value_text(arguments, "id", ""));
-
-		if (!strcmp(command, "job-dismiss") && job) {
-			qemu_move(qemu, job, "null");
-			qemu_forget(qemu, job);
-			qemu->dismissing++;
-		} else if (!strcmp(command, "job-finalize") && job) {
-			tell(qemu, "BLOCK_JOB_COMPLETED", job_data(job));
-			detach(qemu, job);
-			conclude(qemu, job);
-			qemu->finalizing = false;
-		}
-	}
+	hold_back(qemu, number);
+	carry_out_in_silence(qemu, command, arguments);
 	return true;
 }
 
@@ -368,26 +377,35 @@ void qemu_hold(struct qemu *qemu, const char *command, bool effect)
 	qemu->hold_effect = effect;
 }
 
+void qemu_hang(struct qemu *qemu, const char *command)
+{
+	qemu_hold(qemu, command, true);
+	qemu->hangs = true;
+}
+
 void qemu_drop_held(struct qemu *qemu)
 {
 	qemu->hold = NULL;
-	qemu->held_count = qemu->dismissing = 0;
-	qemu->finalizing = false;
+	qemu->hold_effect = qemu->hangs = qemu->finalizing = false;
+	qemu->held_count = 0;
 }
 
 void qemu_release(struct qemu *qemu)
 {
 	bool late = qemu->hold_effect;
+	size_t held[QEMU_HELD_MAX], count = qemu->held_count;
+	const char *hold = qemu->hold;
 
-	for (size_t i = 0; i < qemu->held_count; i++) {
-		if (!strcmp(qemu->hold, "human-monitor-command"))
-			peer_reply(qemu->peer, qemu->held[i], "''");
-		else if (late)
-			carry_out_held(qemu, qemu->held[i]);
-		else
-			obeyed(qemu, qemu->held[i]);
-	}
+	memcpy(held, qemu->held, sizeof(held));
 	qemu_drop_held(qemu);
+	for (size_t i = 0; i < count; i++) {
+		if (late)
+			peer_answer(qemu->peer, held[i]);
+		else if (!strcmp(hold, "human-monitor-command"))
+			peer_reply(qemu->peer, held[i], "''");
+		else
+			obeyed(qemu, held[i]);
+	}
 }
 
 /* --- its life --- */

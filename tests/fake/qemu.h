@@ -12,7 +12,7 @@
 
 enum {
 	QEMU_DISKS_MAX = 4,
-	QEMU_HELD_MAX = 16,
+	QEMU_HELD_MAX = 100,
 };
 
 struct qemu_job {
@@ -49,13 +49,12 @@ struct qemu {
 
 	/* The command whose answer is kept back; see qemu_hold(). */
 	const char *hold;
-	bool hold_effect;
+	bool hold_effect, hangs;
 	size_t held[QEMU_HELD_MAX], held_count;
 
-	/* Listings of nodes or disks between job-finalize and the answer to job-dismiss of a stream. */
+	/* Listings of nodes or disks carried out between job-finalize and job-dismiss of a stream. */
 	unsigned in_danger;
 	bool finalizing;
-	size_t dismissing;
 	/* Called before each command is carried out. */
 	void (*before)(void *data, const char *command);
 	void *before_data;
@@ -86,6 +85,8 @@ void qemu_forget(struct qemu *qemu, struct qemu_job *job);
  * that was kept back and holds no more. One command at a time; NULL: none.
  */
 void qemu_hold(struct qemu *qemu, const char *command, bool effect);
+/* The same with all that comes behind: QEMU hangs there. */
+void qemu_hang(struct qemu *qemu, const char *command);
 void qemu_release(struct qemu *qemu);
 /* What was kept back is never answered: its client is gone. */
 void qemu_drop_held(struct qemu *qemu);

@@ -194,7 +194,7 @@ Test(jobs_end, dismiss_without_an_answer)
 	world_connect(&world);
 	start(&world, "vda");
 	/* QEMU hangs and goes on later: nothing was done. */
-	qemu_hold(world.qemu, "job-dismiss", true);
+	qemu_hang(world.qemu, "job-dismiss");
 	pend(&world, 0);
 	cr_assert(peer_run_until_command(world.peer, "job-dismiss", 1, WORLD_WAIT_MS));
 	WORLD_UNTIL(&world, !world_job(&world, "vda")->dismissing);
@@ -210,7 +210,6 @@ Test(jobs_end, dismiss_without_an_answer)
 	qemu_hold(world.qemu, "job-dismiss", false);
 	pend(&world, 0);
 	WORLD_UNTIL(&world, !world.qemu->jobs);
-	world.qemu->dismissing = 0;
 	expect_completed(&world, "vda");
 	world_free(&world);
 }

@@ -51,8 +51,10 @@ Test(jobs_flush, others_do_not_hurry_it)
 	connect_world(&world, 2);
 	start(&world, "vda");
 	start(&world, "vdb");
+	qemu_hold(world.qemu, "human-monitor-command", false);
 	qemu_pend(world.qemu, qemu_job(world.qemu, 0));
-	cr_assert(peer_run_until_command(world.peer, "job-dismiss", 1, WORLD_WAIT_MS));
+	cr_assert(peer_run_until_command(world.peer, "human-monitor-command", 1, WORLD_WAIT_MS));
+	qemu_release(world.qemu);
 	qemu_hold(world.qemu, "human-monitor-command", false);
 	cr_assert(peer_run_until_command(world.peer, "human-monitor-command", 2, WORLD_WAIT_MS));
 	qemu_end(world.qemu, qemu_job(world.qemu, 1), "Input/output error");

@@ -214,7 +214,10 @@ Test(jobs_reconnect, between_concluded_and_dismissed)
 		world_new(&world, 1);
 		world_connect(&world);
 		start(&world, "vda");
-		qemu_hold(world.qemu, "job-dismiss", !done);
+		if (done)
+			qemu_hold(world.qemu, "job-dismiss", false);
+		else
+			qemu_hang(world.qemu, "job-dismiss");
 		qemu_pend(world.qemu, qemu_job(world.qemu, 0));
 		cr_assert(peer_run_until_command(world.peer, "job-dismiss", 1, WORLD_WAIT_MS));
 		hang_up(&world);

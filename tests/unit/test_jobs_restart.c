@@ -207,20 +207,25 @@ Test(jobs_restart, start_not_answered)
 Test(jobs_restart, every_command_of_the_end)
 {
 	/* Catches an end that is lost, told twice, or not brought to its end, wherever the daemon dies in it. */
-	static const char *const commands[] = { "job-finalize", "job-dismiss", "blockdev-del" };
+	static const char *const commands[] = { "job-finalize", "job-dismiss", "blockdev-del",
+						"query-block" };
 
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		for (int effect = 0; effect < 2; effect++) {
 			struct world world;
+			size_t before;
 
 			begin(&world);
 			start(&world);
-			qemu_hold(world.qemu, commands[i], effect);
+			before = peer_count_of(world.peer, commands[i]);
+			if (effect)
+				qemu_hang(world.qemu, commands[i]);
+			else
+				qemu_hold(world.qemu, commands[i], false);
 			qemu_pend(world.qemu, qemu_job(world.qemu, 0));
-			cr_assert(
-				peer_run_until_command(world.peer, commands[i], 1, WORLD_WAIT_MS));
+			cr_assert(peer_run_until_command(world.peer, commands[i], before + 1,
+							 WORLD_WAIT_MS));
 			world_kill(&world);
-			world.qemu->hold = NULL;
 			world_connect(&world);
 			expect_end(&world, "completed");
 			cr_assert_eq(world.qemu->disks[0].left, 0, "%s %d", commands[i], effect);
@@ -320,7 +325,7 @@ Test(jobs_restart, told_and_not_dropped)
 	begin(&world);
 	start(&world);
 	id = strdup(world_job(&world, "vda")->id);
-	qemu_hold(world.qemu, "job-dismiss", true);
+	qemu_hang(world.qemu, "job-dismiss");
 	qemu_pend(world.qemu, qemu_job(world.qemu, 0));
 	cr_assert(peer_run_until_command(world.peer, "job-dismiss", 1, WORLD_WAIT_MS));
 	record = strdup(record_of(&world, id));

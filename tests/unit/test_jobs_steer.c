@@ -192,7 +192,7 @@ Test(jobs_steer, abort_too_late)
 
 	/* It is concluded, and being dismissed. */
 	connect_and_start(&world, 1, 3000);
-	qemu_hold(world.qemu, "job-dismiss", true);
+	qemu_hang(world.qemu, "job-dismiss");
 	qemu_pend(world.qemu, qemu_job(world.qemu, 0));
 	cr_assert(peer_run_until_command(world.peer, "job-dismiss", 1, WORLD_WAIT_MS));
 	world_write(&world, "vda", "abort", "", &abort);
