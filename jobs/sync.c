@@ -418,7 +418,7 @@ static void jobs_known(void *data, const struct qmp_error *error, const struct q
 	} else if (unsafe) {
 		refuse_listing(domain, unsafe);
 	} else {
-		qmp_query_layout(link->qmp, link->features, laid_out, domain);
+		qmp_query_layout(link->qmp, link->features, link->node_count, laid_out, domain);
 	}
 }
 
@@ -487,7 +487,7 @@ void sync_behind(struct disk *disk)
 	found_forget(link->found);
 	mark_jobs(domain);
 	disk->job->sync_phase = JOB_CONCLUDED;
-	qmp_query_layout(link->qmp, link->features, laid_out, domain);
+	qmp_query_layout(link->qmp, link->features, link->node_count, laid_out, domain);
 }
 
 bool sync_is_behind(const struct disk *disk)

@@ -64,10 +64,11 @@ void qmp_layout_free(struct qmp_layout *layout);
 typedef void (*qmp_layout_fn)(void *data, const struct qmp_error *error, struct qmp_layout *layout);
 /*
  * Asks for the layout: two commands in one round trip. @layout is taken by the callback (qmp_layout_free()), NULL with an error.
- * On a storage daemon this sends query-named-block-nodes: not to be called while a stream is concluded and not dismissed there.
+ * On a storage daemon this sends query-named-block-nodes: not to be called while a stream is concluded and not dismissed there. @node_count: how many nodes it is
+ * thought to have; 0: not known.
  */
-void qmp_query_layout(struct qmp_link *link, struct qmp_features features, qmp_layout_fn done,
-		      void *data);
+void qmp_query_layout(struct qmp_link *link, struct qmp_features features, size_t node_count,
+		      qmp_layout_fn done, void *data);
 
 /*
  * The two halves without a link, for tests with recorded answers. @graph may be NULL (not known to this QEMU, or it made no

@@ -8,6 +8,7 @@
 #include "qmp/layout.h"
 
 enum {
+	FEW = 4, /* nodes: of an image and what backs it */
 	TRIES_MAX = 4, /* answers that do not belong together are asked for again */
 };
 
@@ -15,7 +16,7 @@ enum {
 struct layout_query {
 	struct qmp_link *link;
 	struct qmp_features features;
-	bool machine;
+	bool machine, few;
 	int waiting, tries;
 	struct qmp_value *disks, *graph;
 	int code; /* of the first error, 0: none */
@@ -115,7 +116,8 @@ static void query_send(struct layout_query *query)
 	struct qmp_value *flat = NULL;
 
 	query->waiting = graph ? 2 : 1;
-	if (!query->machine && qmp_has(query->features, QMP_HAS_FLAT_NODES))
+	/* Else each node tells of all images below it, which with a few is less than it takes QEMU to read the word. */
+	if (!query->machine && !query->few && qmp_has(query->features, QMP_HAS_FLAT_NODES))
 		flat = qmp_add_flag(qmp_object(), "flat", true);
 	qmp_link_send(query->link, query->machine ? "query-block" : "query-named-block-nodes", flat,
 		      disks_reply, query);
@@ -123,8 +125,8 @@ static void query_send(struct layout_query *query)
 		qmp_link_send(query->link, "x-debug-query-block-graph", NULL, graph_reply, query);
 }
 
-void qmp_query_layout(struct qmp_link *link, struct qmp_features features, qmp_layout_fn done,
-		      void *data)
+void qmp_query_layout(struct qmp_link *link, struct qmp_features features, size_t node_count,
+		      qmp_layout_fn done, void *data)
 {
 	struct layout_query *query = calloc(1, sizeof(*query));
 
@@ -132,6 +134,7 @@ void qmp_query_layout(struct qmp_link *link, struct qmp_features features, qmp_l
 		abort();
 	query->link = link;
 	query->features = features;
+	query->few = node_count && node_count <= FEW;
 	query->machine = qmp_has(features, QMP_HAS_QUERY_STATUS);
 	query->tries = TRIES_MAX;
 	query->done = done;

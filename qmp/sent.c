@@ -12,7 +12,8 @@
 #include <utlist.h>
 
 enum {
-	ID_SHORT_MAX = 99, /* as long as few are waiting */
+	ID_SHORTEST_MAX = 9, /* as long as few are waiting */
+	ID_SHORT_MAX = 99,
 	ID_MAX = 2 * QMP_COMMANDS_MAX,
 	ERROR_BYTES = 1024,
 };
@@ -88,7 +89,9 @@ static struct command *find_id(const struct sent *sent, uint64_t id)
  */
 static uint64_t new_id(struct sent *sent, bool first)
 {
-	const uint64_t limit = sent->count < ID_SHORT_MAX / 2 ? ID_SHORT_MAX : ID_MAX;
+	const uint64_t limit = sent->count < ID_SHORTEST_MAX / 2 ? ID_SHORTEST_MAX
+			       : sent->count < ID_SHORT_MAX / 2	 ? ID_SHORT_MAX
+								 : ID_MAX;
 	uint32_t random;
 
 	if (first) {

@@ -256,12 +256,12 @@ static const struct qmp_link_handlers handlers = {
 	.ready = on_ready, .busy = on_nothing, .event = on_event, .closed = on_closed
 };
 
-static void ask(struct qmp_link *link, struct peer *peer, unsigned long bits, int code,
-		const char *wanted)
+static void ask_for(struct qmp_link *link, struct peer *peer, unsigned long bits, size_t nodes,
+		    int code, const char *wanted)
 {
 	struct asked asked = { 0 };
 
-	qmp_query_layout(link, (struct qmp_features){ bits }, on_layout, &asked);
+	qmp_query_layout(link, (struct qmp_features){ bits }, nodes, on_layout, &asked);
 	cr_assert_eq(asked.called, 0);
 	cr_assert(peer_run_until(peer_loop(peer), is_called, &asked, 5000));
 	peer_run_for(peer_loop(peer), 5);
@@ -270,6 +270,12 @@ static void ask(struct qmp_link *link, struct peer *peer, unsigned long bits, in
 	if (wanted)
 		cr_assert_str_eq(asked.layout, wanted, "%s", asked.layout);
 	free(asked.layout);
+}
+
+static void ask(struct qmp_link *link, struct peer *peer, unsigned long bits, int code,
+		const char *wanted)
+{
+	ask_for(link, peer, bits, 0, code, wanted);
 }
 
 Test(qmp_layout, two_questions_one_answer)
@@ -299,11 +305,15 @@ Test(qmp_layout, two_questions_one_answer)
 	cr_assert_str_eq(qmp_value_print((struct qmp_value *)peer_arguments(
 				 peer, peer_last_of(peer, "query-named-block-nodes"))),
 			 "{\"flat\":true}");
+	ask_for(link, peer, graph | flat, 5, -EREMOTEIO, NULL);
+	cr_assert(peer_arguments(peer, peer_last_of(peer, "query-named-block-nodes")));
+	ask_for(link, peer, graph | flat, 4, -EREMOTEIO, NULL);
+	cr_assert_null(peer_arguments(peer, peer_last_of(peer, "query-named-block-nodes")));
 	peer_set_refusal(peer, "x-debug-query-block-graph", "GenericError", "no");
 	ask(link, peer, graph | machine, -EREMOTEIO, NULL);
 	peer_set_answer(peer, "query-block", "{}");
 	ask(link, peer, machine, -EPROTO, NULL);
-	qmp_query_layout(link, (struct qmp_features){ graph | machine }, on_layout, &last);
+	qmp_query_layout(link, (struct qmp_features){ graph | machine }, 0, on_layout, &last);
 	qmp_link_close(link);
 	cr_assert(peer_run_until(&loop, is_called, &last, 5000));
 	cr_assert_eq(last.code, -EHOSTDOWN);
