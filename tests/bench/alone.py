@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from tools import (QmpError, blockdev, commands_sent, floor, images, mounted, on_processors, placements, program, stopwatch,
+from tools import (Machine, Monitor, QmpError, StorageDaemon, ask_nodes, blockdev, commands_sent, floor, images, mounted, on_processors, placements, program, stopwatch,
                    storage_daemon)
 from watch import Inotify
 
@@ -158,46 +158,63 @@ def one_pull(qemu, disk):
 
 def raw_pull(qemu, path):
     """
-    Seconds that QEMU itself takes for what must be known before a job is called completed: from BLOCK_JOB_COMPLETED on, the commands that
-    blockjobfs sends, as short as it sends them, by a client that does nothing else.
+    Seconds that QEMU itself takes for what must be known before a job is called completed: from BLOCK_JOB_COMPLETED to the last answer, by a client
+    that sends the bytes that blockjobfs sends, all at once, and does nothing else.
     """
     job = "blockjobfs-disk0-0.12345-01234567"
-    qemu.monitor.send("query-named-block-nodes")
-    file, = [node["node-name"] for node in qemu.monitor.answer() if node["drv"] == "file" and node["file"] == path]
-    qemu.monitor("block-stream", device="disk0", job_id=job, speed=1, auto_finalize=False, auto_dismiss=False)
-    qemu.monitor("block-job-set-speed", device=job, speed=0)
-    qemu.monitor.wait_event("JOB_STATUS_CHANGE", status="pending")
-    qemu.monitor.send("job-finalize", id=job)
-    qemu.monitor.wait_event("BLOCK_JOB_COMPLETED")
-    began = time.monotonic()
-    qemu.monitor.answer()
-    for lines in ('{"execute":"job-dismiss","arguments":{"id":"%s"},"id":14}' % job,
-                  '{"execute":"blockdev-snapshot","arguments":{"node":"disk0","overlay":"%s"},"id":15}' % file,
-                  '{"execute":"query-block-jobs"}',
-                  '{"execute":"query-named-block-nodes","arguments":{"flat":true},"id":16}\n{"execute":"x-debug-query-block-graph","id":17}'):
-        qemu.monitor.socket.sendall(f"{lines}\n".encode())
-        for _ in lines.splitlines():
+    with contextlib.closing(Monitor(qemu.socket, enable=["oob"])) as monitor:
+        nodes = ask_nodes(monitor)
+        file, = [node["node-name"] for node in nodes if node["drv"] == "file" and node["file"] == path]
+        flush, disks = {
+            StorageDaemon: ('blockdev-snapshot","arguments":{"node":"disk0","overlay":"%s"}' % file, "query-named-block-nodes"),
+            Machine: ('human-monitor-command","arguments":{"command-line":"qemu-io disk0 flush"}', "query-block"),
+        }[type(qemu)]
+        monitor("block-stream", device="disk0", job_id=job, speed=1, auto_finalize=False, auto_dismiss=False)
+        monitor("block-job-set-speed", device=job, speed=0)
+        monitor.wait_event("JOB_STATUS_CHANGE", status="pending")
+        monitor.send("job-finalize", id=job)
+        monitor.wait_event("BLOCK_JOB_COMPLETED")
+        began = time.monotonic()
+        monitor.answer()
+        monitor.socket.sendall(b'{"execute":"job-dismiss","arguments":{"id":"%s"},"id":4}\n{"execute":"%s,"id":5}\n'
+                               b'{"execute":"%s","id":6}\n{"execute":"x-debug-query-block-graph","id":7}\n'
+                               % tuple(word.encode() for word in (job, flush, disks)))
+        for _ in range(4):
             with contextlib.suppress(QmpError):  # of the snapshot, as it should be
-                qemu.monitor.answer()
-    return {"raw": time.monotonic() - began}
+                monitor.answer()
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def machine(folder, name, node):
+    qemu = Machine(folder, name, ["-blockdev", node, "-device", "virtio-blk-pci,drive=disk0,id=disk0"])
+    try:
+        yield qemu
+    finally:
+        qemu.close()
+
+
+def told_by(qemu_of, words, folder, where, base, table):
+    results, raw = [], []
+    for number in range(PULLS):
+        path = images.create(f"{where}/l{number}.qcow2", base)
+        with qemu_of(folder, f"l{number}", blockdev("disk0", path)) as qemu, mounted(folder, [qemu.socket]) as mount:
+            results.append(one_pull(qemu, mount.disk(f"l{number}", "disk0")))
+        path = images.create(f"{where}/r{number}.qcow2", base)
+        with qemu_of(folder, f"r{number}", blockdev("disk0", path)) as qemu:
+            raw.append(raw_pull(qemu, path) * 1000)
+    for name, what, target in (("wait", "`wait` returns", 2), ("poll", "poll(2) wakes", 2), ("inotify", "inotify fires", 15)):
+        values = sorted(result[name] * 1000 for result in results)
+        table.add(f"BLOCK_JOB_COMPLETED of {words} to: {what}", statistics.median(values), "ms", target, (values[2], values[-3]))
+    raw.sort()
+    table.add("    the same commands by a bare client, which tells nobody", statistics.median(raw), "ms", None, (raw[2], raw[-3]))
 
 
 def told(folder, table):
     with in_memory(folder) as where:
         base = images.fill(images.create(f"{where}/small.qcow2"), (0, 1), (8, 1))
-        results, raw = [], []
-        for number in range(PULLS):
-            path = images.create(f"{where}/l{number}.qcow2", base)
-            with storage_daemon(folder, f"l{number}", blockdev("disk0", path)) as qemu, mounted(folder, [qemu.socket]) as mount:
-                results.append(one_pull(qemu, mount.disk(f"l{number}", "disk0")))
-            path = images.create(f"{where}/r{number}.qcow2", base)
-            with storage_daemon(folder, f"r{number}", blockdev("disk0", path)) as qemu:
-                raw.append(raw_pull(qemu, path))
-    for name, what, target in (("wait", "`wait` returns", 2), ("poll", "poll(2) wakes", 2), ("inotify", "inotify fires", 15)):
-        values = sorted(result[name] * 1000 for result in results)
-        table.add(f"BLOCK_JOB_COMPLETED to: {what}", statistics.median(values), "ms", target, (values[2], values[-3]))
-    values = sorted(result["raw"] * 1000 for result in raw)
-    table.add("    the same commands by a bare client, which tells nobody", statistics.median(values), "ms", None, (values[2], values[-3]))
+        told_by(machine, "a machine", folder, where, base, table)
+        told_by(storage_daemon, "a storage daemon", folder, where, base, table)
 
 
 # --- bandwidth ---

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
 import images  # noqa: E402
 from monitor import Monitor, QmpError  # noqa: E402, F401
 from mount import Mount  # noqa: E402
-from qemu import StorageDaemon, blockdev, die_with_parent  # noqa: E402
+from qemu import Machine, StorageDaemon, blockdev, die_with_parent  # noqa: E402, F401
 from system import detach, end, wait_for  # noqa: E402
 
 PROGRAMS = os.environ.get("BENCH_PROGRAMS", os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "bench"))

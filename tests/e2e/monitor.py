@@ -13,7 +13,7 @@ class QmpError(Exception):
 
 
 class Monitor:
-    def __init__(self, path, timeout=20):
+    def __init__(self, path, timeout=20, **capabilities):
         self.timeout = timeout
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
@@ -22,7 +22,7 @@ class Monitor:
         self.events = []
         self.greeting = self._message(time.monotonic() + timeout)
         assert "QMP" in self.greeting, self.greeting
-        self("qmp_capabilities")
+        self("qmp_capabilities", **capabilities)
 
     def _message(self, deadline):
         while b"\n" not in self.rest:
