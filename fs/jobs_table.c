@@ -5,6 +5,7 @@
  */
 #include "fs/jobs_table.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <locale.h>
 #include <stdlib.h>
@@ -19,12 +20,13 @@ enum {
 	LEFT_WIDTH = 6,
 	BAR_WIDTH = 8, /* without its brackets */
 	HASH_DIGITS = 4,
+	ROW_BYTES = 4096, /* more than two names can be long, each byte told as \\xNN */
 };
 
 /* A name as it is, as one word, and as it is shown: mostly all the same string. */
 struct name {
 	const char *name, *word, *shown;
-	size_t width; /* of what is shown, in columns */
+	size_t width, bytes; /* of what is shown; its width in columns */
 };
 
 struct table {
@@ -48,21 +50,22 @@ static size_t width_of(const char *at, size_t *length)
 	return width < 0 ? 1 : (size_t)width;
 }
 
-/* True if each byte is a character of one column. */
-static bool is_ascii(const char *text)
+/* The length of @text if each byte is a character of one column, from @first on; else 0. */
+static size_t ascii_length(const char *text, char first)
 {
-	while (*text >= ' ' && *text <= '~')
-		text++;
-	return !*text;
+	const char *at = text;
+
+	while (*at >= first && *at <= '~')
+		at++;
+	return *at ? 0 : (size_t)(at - text);
 }
 
 static size_t text_width(const char *text)
 {
-	size_t width = 0, length;
+	size_t width = ascii_length(text, ' '), length;
 
-	if (is_ascii(
-		    text)) /* nearly all are, and asking the locale about each character takes its time */
-		return strlen(text);
+	if (width) /* nearly all are, and asking the locale about each character takes its time */
+		return width;
 	for (; *text; text += length)
 		width += width_of(text, &length);
 	return width;
@@ -148,6 +151,12 @@ static int compare_shown(const void *a, const void *b)
 	return strcmp((*one)->shown, (*other)->shown);
 }
 
+static void measure(struct name *name)
+{
+	name->width = text_width(name->shown);
+	name->bytes = strlen(name->shown);
+}
+
 static void tell_apart(struct name *name, size_t columns)
 {
 	char *hashed = cut_with_hash(name->word, columns);
@@ -155,7 +164,7 @@ static void tell_apart(struct name *name, size_t columns)
 	if (name->shown != name->word)
 		free((char *)name->shown);
 	name->shown = hashed;
-	name->width = text_width(hashed);
+	measure(name);
 }
 
 /* Names that are shown alike, though they are not, are cut once more, as no other is. */
@@ -189,9 +198,9 @@ static void cut_names(struct name *names, size_t count, size_t columns)
 	for (size_t i = 0; i < count; i++) {
 		if (names[i].width > columns) {
 			names[i].shown = cut_middle(names[i].word, columns);
-			names[i].width = text_width(names[i].shown);
+			measure(&names[i]);
 		}
-		all_as_they_are &= !strcmp(names[i].shown, names[i].name);
+		all_as_they_are &= names[i].shown == names[i].name;
 	}
 	if (!all_as_they_are)
 		tell_all_apart(names, count, columns);
@@ -243,11 +252,13 @@ static void widen(size_t *width, size_t wanted)
 
 static void name_set(struct name *name, const char *text)
 {
-	bool plain = is_ascii(text) && !strchr(text, ' ');
+	size_t plain = ascii_length(text, '!');
 
 	name->name = text;
 	name->word = name->shown = plain ? text : word_of(text);
-	name->width = plain ? strlen(text) : text_width(name->word);
+	name->width = name->bytes = plain;
+	if (!plain)
+		measure(name);
 }
 
 static void name_clear(struct name *name)
@@ -289,30 +300,55 @@ static void table_clear(struct table *table)
 	free(table->disks);
 }
 
-/* --- cells --- */
+/* --- cells: each is put at @at; returns what is behind it. (printf(3) would be most of the work of a row.) --- */
 
-static void put_blanks(struct text *out, size_t count)
+static char *put_blanks(char *at, size_t count)
 {
-	static const char blanks[TABLE_WIDTH + 1] = { [0 ... TABLE_WIDTH - 1] = ' ' };
-
-	text_append(out, blanks, count < TABLE_WIDTH ? count : TABLE_WIDTH);
+	memset(at, ' ', count);
+	return at + count;
 }
 
-/* A cell of so many columns, and a blank behind it. */
-static void put_left(struct text *out, const char *word, size_t used, size_t width)
+static char *put_bytes(char *at, const char *bytes, size_t count)
 {
-	text_puts(out, word);
-	if (used <= width)
-		put_blanks(out, width + 1 - used);
+	memcpy(at, bytes, count);
+	return at + count;
 }
 
-static void put_right(struct text *out, const char *word, size_t width)
+/* What fills the cell behind a word of @used columns, and one blank more. */
+static char *put_rest(char *at, size_t used, size_t width)
+{
+	return put_blanks(at, used <= width ? width + 1 - used : 0);
+}
+
+static char *put_right(char *at, const char *word, size_t used, size_t width)
+{
+	return put_bytes(put_blanks(at, used < width ? width - used : 0), word, used);
+}
+
+static char *put_word(char *at, const char *word, size_t width)
 {
 	size_t used = strlen(word);
 
-	if (used < width)
-		put_blanks(out, width - used);
-	text_puts(out, word);
+	return put_rest(put_bytes(at, word, used), used, width);
+}
+
+static char *put_name(char *at, const struct name *name, size_t width)
+{
+	return put_rest(put_bytes(at, name->shown, name->bytes), name->width, width);
+}
+
+/* The mark: QEMU has not answered lately, and these are its last figures. */
+static char *put_state(char *at, const struct disk *disk)
+{
+	const char *status = disk_status(disk);
+	size_t used = strlen(status);
+
+	at = put_bytes(at, status, used);
+	if (domain_is_late(disk->domain)) {
+		*at++ = '?';
+		used++;
+	}
+	return put_rest(at, used, STATE_WIDTH);
 }
 
 static int percent(const struct job *job)
@@ -323,7 +359,7 @@ static int percent(const struct job *job)
 	return end > 0 ? (int)((double)cur * 100 / (double)end) : 0;
 }
 
-/* Writes a number of at least so many digits; returns what is behind it. (printf(3) would be most of the work of a row.) */
+/* A number of at least so many digits. */
 static char *put_digits(char *at, int64_t number, int least)
 {
 	char reversed[20];
@@ -337,27 +373,29 @@ static char *put_digits(char *at, int64_t number, int least)
 }
 
 /* "[####....]  50% " */
-static void put_bar(struct text *out, int done)
+static char *put_bar(char *at, int done)
 {
-	char bar[BAR_WIDTH + 16], number[8], *at = bar;
-	int full = done * BAR_WIDTH / 100;
+	size_t full = (size_t)done * BAR_WIDTH / 100;
+	char number[8], *end = put_digits(number, done, 1);
 
+	*end++ = '%';
 	*at++ = '[';
-	for (int i = 0; i < BAR_WIDTH; i++)
-		*at++ = i < full ? '#' : '.';
+	memset(at, '#', full);
+	memset(at + full, '.', BAR_WIDTH - full);
+	at += BAR_WIDTH;
 	*at++ = ']';
 	*at++ = ' ';
-	text_append(out, bar, (size_t)(at - bar));
-	strcpy(put_digits(number, done, 1), "% ");
-	put_right(out, number, strlen("100% "));
+	at = put_right(at, number, (size_t)(end - number), strlen("100%"));
+	*at++ = ' ';
+	return at;
 }
 
 /* At most RATE_WIDTH columns: "9.8M/s", "1023M/s". */
-static void put_rate(struct text *out, const struct job *job)
+static char *put_rate(char *at, const struct job *job)
 {
 	static const char units[] = "BKMGTP";
 	int64_t rate = job->rate;
-	char word[32] = "-", *at = word;
+	char word[32] = "-", *end = word;
 	size_t unit = 0;
 
 	while (rate >= 10240 && units[unit + 1]) {
@@ -365,91 +403,88 @@ static void put_rate(struct text *out, const struct job *job)
 		unit++;
 	}
 	if (rate >= 1024 && units[unit + 1]) {
-		at = put_digits(at, rate / 1024, 1);
-		*at++ = '.';
-		at = put_digits(at, rate % 1024 * 10 / 1024, 1);
+		end = put_digits(end, rate / 1024, 1);
+		*end++ = '.';
+		end = put_digits(end, rate % 1024 * 10 / 1024, 1);
 		unit++;
 	} else if (rate > 0) {
-		at = put_digits(at, rate, 1);
+		end = put_digits(end, rate, 1);
+	} else {
+		end++;
 	}
 	if (rate > 0) {
-		*at++ = units[unit];
-		strcpy(at, "/s");
+		*end++ = units[unit];
+		end = put_bytes(end, "/s", 2);
 	}
-	put_right(out, word, RATE_WIDTH);
-	put_blanks(out, 1);
+	at = put_right(at, word, (size_t)(end - word), RATE_WIDTH);
+	*at++ = ' ';
+	return at;
 }
 
 /* At most LEFT_WIDTH columns: "59m59s", "23h59m", "99d23h". */
-static void put_left_time(struct text *out, int64_t seconds)
+static char *put_left_time(char *at, int64_t seconds)
 {
 	enum { MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR };
 	static const struct {
 		int64_t large, small;
 		char units[2];
 	} scales[] = { { DAY, HOUR, "dh" }, { HOUR, MINUTE, "hm" }, { MINUTE, 1, "ms" } };
-	char word[32] = "", *at = word;
+	char word[32], *end = word;
 
-	for (size_t i = 0; i < sizeof(scales) / sizeof(*scales) && at == word; i++) {
+	for (size_t i = 0; i < sizeof(scales) / sizeof(*scales) && end == word; i++) {
 		if (seconds < scales[i].large)
 			continue;
-		at = put_digits(at, seconds / scales[i].large, 1);
-		*at++ = scales[i].units[0];
-		at = put_digits(at, seconds % scales[i].large / scales[i].small, 2);
-		*at++ = scales[i].units[1];
+		end = put_digits(end, seconds / scales[i].large, 1);
+		*end++ = scales[i].units[0];
+		end = put_digits(end, seconds % scales[i].large / scales[i].small, 2);
+		*end++ = scales[i].units[1];
 	}
-	if (seconds >= 100 * DAY)
-		strcpy(word, ">99d");
-	else if (seconds < 0)
-		strcpy(word, "-");
-	else if (at == word)
-		strcpy(put_digits(at, seconds, 1), "s");
-	else
-		*at = '\0';
-	put_right(out, word, LEFT_WIDTH);
-	text_puts(out, "\n");
+	if (seconds >= 100 * DAY) {
+		end = put_bytes(word, ">99d", 4);
+	} else if (seconds < 0) {
+		end = put_bytes(word, "-", 1);
+	} else if (end == word) {
+		end = put_digits(end, seconds, 1);
+		*end++ = 's';
+	}
+	at = put_right(at, word, (size_t)(end - word), LEFT_WIDTH);
+	*at++ = '\n';
+	return at;
 }
 
-static void put_word(struct text *out, const char *word, size_t width)
-{
-	put_left(out, word, strlen(word), width);
-}
-
-/* The mark: QEMU has not answered lately, and these are its last figures. */
-static void put_state(struct text *out, const struct disk *disk)
-{
-	const char *status = disk_status(disk);
-	bool late = domain_is_late(disk->domain);
-
-	text_puts(out, status);
-	put_left(out, late ? "?" : "", strlen(status) + late, STATE_WIDTH);
-}
+/* --- lines --- */
 
 static void put_row(struct text *out, const struct table *table, size_t row)
 {
 	const struct name *domain = &table->domains[row], *name = &table->names[row];
 	const struct disk *disk = table->disks[row];
+	char line[ROW_BYTES], *at = line;
 
-	put_left(out, domain->shown, domain->width, table->domain_width);
-	put_left(out, name->shown, name->width, table->disk_width);
-	put_word(out, disk->job->type, table->type_width);
-	put_state(out, disk);
-	put_bar(out, percent(disk->job));
-	put_rate(out, disk->job);
-	put_left_time(out, job_eta(disk->job));
+	assert(domain->bytes + name->bytes < ROW_BYTES / 2);
+	at = put_name(at, domain, table->domain_width);
+	at = put_name(at, name, table->disk_width);
+	at = put_word(at, disk->job->type, table->type_width);
+	at = put_state(at, disk);
+	at = put_bar(at, percent(disk->job));
+	at = put_rate(at, disk->job);
+	at = put_left_time(at, job_eta(disk->job));
+	text_append(out, line, (size_t)(at - line));
 }
 
 static void put_header(struct text *out, const struct table *table)
 {
-	put_word(out, "DOMAIN", table->domain_width);
-	put_word(out, "DISK", table->disk_width);
-	put_word(out, "TYPE", table->type_width);
-	put_word(out, "STATE", STATE_WIDTH);
-	put_word(out, "PROGRESS", BAR_WIDTH + 2 + strlen(" 100%"));
-	put_right(out, "RATE", RATE_WIDTH);
-	put_blanks(out, 1);
-	put_right(out, "LEFT", LEFT_WIDTH);
-	text_puts(out, "\n");
+	char line[ROW_BYTES], *at = line;
+
+	at = put_word(at, "DOMAIN", table->domain_width);
+	at = put_word(at, "DISK", table->disk_width);
+	at = put_word(at, "TYPE", table->type_width);
+	at = put_word(at, "STATE", STATE_WIDTH);
+	at = put_word(at, "PROGRESS", BAR_WIDTH + 2 + strlen(" 100%"));
+	at = put_right(at, "RATE", strlen("RATE"), RATE_WIDTH);
+	*at++ = ' ';
+	at = put_right(at, "LEFT", strlen("LEFT"), LEFT_WIDTH);
+	*at++ = '\n';
+	text_append(out, line, (size_t)(at - line));
 }
 
 static void put_table(struct text *out, const struct model *model)
