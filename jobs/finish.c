@@ -413,8 +413,10 @@ void finish_step(struct disk *disk)
 		return; /* dismissed already: concluded() follows */
 	if (qemu_says(job, "pending") && job->ours && job->waits_for_finalize)
 		finalize(disk);
-	else if (qemu_says(job, "concluded") && job->ours && !job->dismiss_lost)
-		dismiss(disk); /* if it was lost, the next look shows whether it was carried out */
+	else if (qemu_says(job, "concluded") && job->ours && job->dismiss_lost)
+		return; /* the next look shows whether it was carried out */
+	else if (qemu_says(job, "concluded") && job->ours)
+		dismiss(disk);
 	else if (qemu_says(job, "concluded") && job->seen && !job->auto_dismiss)
 		concluded_foreign(disk);
 	else if (qemu_says(job, "null") && job->dismiss_lost)

@@ -159,8 +159,8 @@ bool start_may(struct op *op, const enum qmp_feature *needed, size_t count)
 		return false;
 	}
 	if (disk_is_busy(disk)) {
-		op_refuse(op, -EBUSY, "the disk has a live job: %s, %s", disk->job->id,
-			  disk_status(disk));
+		op_refuse(op, -EBUSY, "the disk has a live job: %s %s, %s", disk->job->type,
+			  disk->job->id, disk_status(disk));
 		return false;
 	}
 	return true;

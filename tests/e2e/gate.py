@@ -17,7 +17,10 @@ MOST = 60  # words that QEMU hears of one command
 
 
 class Gate(Relay):
-    """A relay that stops one command: @after: its answer, when QEMU has carried it out; else the command itself, which QEMU never gets."""
+    """
+    A relay that stops one command. @after: its answer, when QEMU has carried it out, and what QEMU says in between, events that tell as much; else the
+    command itself, which QEMU never gets.
+    """
 
     def __init__(self, path, target):
         self.left = self.after = self.stopped = None
@@ -52,11 +55,12 @@ class Gate(Relay):
 
     def from_qemu(self, line, drain):
         message = json.loads(line) if line else {}
-        if self.stopped and json.dumps(message.get("id")) == self.stopped:
+        if not self.stopped:
+            return super().from_qemu(line, drain)
+        if ("return" in message or "error" in message) and json.dumps(message.get("id")) == self.stopped:
             self.stopped = None
             self.reached.set()
-            return None
-        return super().from_qemu(line, drain)
+        return None
 
 
 class Setting:

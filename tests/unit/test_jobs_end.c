@@ -214,6 +214,28 @@ Test(jobs_end, dismiss_without_an_answer)
 	world_free(&world);
 }
 
+Test(jobs_end, dismiss_that_is_lost)
+{
+	/* Catches a job called completed, or nodes listed, though it is still there: its dismissal never came to QEMU. */
+	struct world world;
+	size_t dismissals;
+
+	world_new(&world, 1);
+	world.timeout_ms = 100;
+	world_connect(&world);
+	start(&world, "vda");
+	qemu_hang(world.qemu, "job-dismiss");
+	pend(&world, 0);
+	WORLD_UNTIL(&world, world_job(&world, "vda")->dismiss_lost);
+	qemu_drop_held(world.qemu);
+	dismissals = peer_count_of(world.peer, "job-dismiss");
+	cr_assert_not_null(world.qemu->jobs);
+	expect_completed(&world, "vda");
+	cr_assert_eq(peer_count_of(world.peer, "job-dismiss"), dismissals + 1);
+	cr_assert_null(world.qemu->jobs);
+	world_free(&world);
+}
+
 Test(jobs_end, finalize_without_an_answer)
 {
 	/* Catches a job that is finalized twice, or never ends, because QEMU was slow. */
