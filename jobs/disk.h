@@ -15,28 +15,29 @@ enum {
 };
 
 struct disk {
+	/* What each of a thousand is looked at for lies together, in as few lines of the cache as can be. */
 	struct domain *domain;
 	char *name; /* the folder's name, escaped; stays as long as the disk */
+	struct job *job; /* the live or the last one; NULL: never had one */
+	struct op *ops; /* what is in flight on this disk */
+	struct disk *prev, *next;
+	bool progress_due; /* who watches `progress` waits to be told already (fs/notify.c) */
 	char *identity; /* what the disk is recognised by in a new layout: qdev, drive or node name */
 	struct qmp_image *chain; /* active image first */
 	size_t depth;
 	char *source_name; /* the active image's path as a name that a folder can bear; NULL: no image */
 	char *file_node; /* that the active image's format lies on; NULL: not known */
 	uint64_t generation; /* rises with every change of the chain */
-	struct job *job; /* the live or the last one; NULL: never had one */
 	char *error; /* text of `error`; NULL: empty */
 	char *history[DISK_HISTORY_MAX]; /* JSON lines with their newline, oldest first */
 	size_t history_count;
 	size_t history_slot; /* where the journal keeps the next one */
 	struct stamp stamps[TOPIC_COUNT];
 	const char *told_status; /* the word of `status` when TOPIC_STATUS last changed */
-	bool progress_due; /* who watches `progress` waits to be told already (fs/notify.c) */
 	struct event_log log;
-	struct op *ops; /* what is in flight on this disk */
 	bool going_over_sent; /* QEMU has been told to put an overlay on it, and has not answered */
 	bool going_over; /* an overlay is being put on it, or may have been: its chain is not known for certain */
 	bool listed; /* QEMU's last layout has it (jobs/inventory.c) */
-	struct disk *prev, *next;
 };
 
 static inline bool disk_is_busy(const struct disk *disk)

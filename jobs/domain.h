@@ -27,8 +27,12 @@ enum domain_state {
 extern const char *const domain_state_words[DOMAIN_STATE_COUNT];
 
 struct domain {
+	/* What each of a thousand is looked at for lies together, in as few lines of the cache as can be. */
 	struct model *model;
 	char *name; /* the folder's name */
+	struct disk *disks; /* in the order they were found */
+	struct domain *prev, *next;
+	struct domain_link *link; /* private to domain.c and its neighbours: jobs/domain_link.h */
 	char *address; /* as `address` shows it: unix:/run/web1.qmp, image:/vm/web1.qcow2; "": none yet */
 	enum qmp_transport transport;
 	char *socket; /* path of the monitor's socket; HOST:PORT; the command; NULL: no address yet */
@@ -40,14 +44,11 @@ struct domain {
 	char *verbs; /* those that others than the mount's owner have (jobs/policy.h); NULL: as everywhere */
 	struct delegation *delegation; /* owners and modes that were changed; NULL: none */
 	char *error; /* text of `error`: the last refusal or the reason why the link is down; NULL: empty */
-	struct disk *disks; /* in the order they were found */
 	struct stamp stamps[TOPIC_COUNT];
 	struct event_log log;
 	size_t history_bytes; /* that its disks have in the journal, as far as this life has seen it (jobs/history.c) */
 	struct op *ops; /* in flight on the domain itself */
-	struct domain *prev, *next;
 	UT_hash_handle by_name, by_address; /* the model's tables */
-	struct domain_link *link; /* private to domain.c and its neighbours: jobs/domain_link.h */
 };
 
 /*

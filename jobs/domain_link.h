@@ -43,10 +43,18 @@ enum turn {
 struct domain_link {
 	struct domain *domain;
 	struct qmp_link *qmp; /* NULL: no connection and none under way */
+	bool ready; /* commands may be sent: QEMU has said what it can do */
+	/* refresh.c */
+	uint64_t refresh_sent,
+		refresh_wanted; /* numbers of queries; in flight if sent is not answered */
+	bool refreshing;
+	bool refresh_soon; /* the timer strikes for what an event has told, not for the second that has passed */
+	uint64_t refresh_sent_ns; /* when the one in flight was sent */
+	struct refresh_wait *refresh_waits; /* oldest first */
+	uv_timer_t tick; /* figures of running jobs, for those who watch without reading */
 	struct qmp_features features;
 	uv_timer_t retry; /* the next connect, or the next try of a sync that failed */
 	uv_timer_t burst; /* tells bursts of failed requests */
-	uv_timer_t tick; /* figures of running jobs, for those who watch without reading */
 	uv_timer_t deadline; /* the nearest of its jobs */
 	uv_timer_t pace; /* the next step of a pull in increments */
 	uv_timer_t patience; /* is QEMU still there, while somebody waits for an abort? */
@@ -70,7 +78,6 @@ struct domain_link {
 	bool stopping; /* no reconnects */
 	bool removed; /* shown no more; freed as soon as nothing can reach it */
 	bool link_error; /* domain->error tells why the link is down */
-	bool ready; /* commands may be sent: QEMU has said what it can do */
 	/* sync.c */
 	bool synced; /* the model is QEMU's, as of this connection */
 	bool syncing, sync_again;
@@ -87,13 +94,6 @@ struct domain_link {
 	bool too_many; /* QEMU shows more disks than are shown here, and the log says so */
 	struct making *makings; /* images that QEMU is making (jobs/make_image.c) */
 	struct found_jobs *found; /* what the sync under way has learned of jobs */
-	/* refresh.c */
-	uint64_t refresh_sent,
-		refresh_wanted; /* numbers of queries; in flight if sent is not answered */
-	bool refreshing;
-	bool refresh_soon; /* the timer strikes for what an event has told, not for the second that has passed */
-	uint64_t refresh_sent_ns; /* when the one in flight was sent */
-	struct refresh_wait *refresh_waits; /* oldest first */
 };
 
 /* Connected, and the model is QEMU's: commands may be taken. */
@@ -213,8 +213,16 @@ void domain_be_patient(struct domain *domain);
 void domain_refresh(struct domain *domain);
 /* The same when all that has come is dealt with: QEMU has told of a change, and whoever has caused it comes first. */
 void domain_refresh_soon(struct domain *domain);
-/* Asks, and calls @done once: when the answer has come, or will not. The domain must be `ready`. */
-void domain_refresh_then(struct domain *domain, void (*done)(void *data), void *data);
+/* Somebody who looks at many domains at once, and needs no op for each of them. */
+struct refresh_wait {
+	void (*done)(void *data); /* called once: when the answer has come, or will not */
+	void *data;
+	uint64_t number; /* of the query that he waits for */
+	struct refresh_wait *prev, *next;
+};
+
+/* Asks for whom @wait tells, which must stay where it is until `done` is called. The domain must be `ready`. */
+void domain_refresh_then(struct domain *domain, struct refresh_wait *wait);
 /* Nothing will come any more. */
 void refresh_give_up(struct domain *domain);
 /* A job is running: its figures are asked for once a second as long as one is. */

@@ -61,31 +61,41 @@ struct job {
 	enum job_phase
 		sync_phase; /* the phase when the sync under way began; JOB_ENDED: it came later (jobs/sync.c) */
 	enum job_state state; /* what `status` shows */
-	bool ours; /* started by blockjobfs, by whichever life of it: its id tells */
+	int64_t offset, length; /* QEMU's own figures, bytes; may be 0/0 */
+	int64_t speed; /* bytes a second, 0: no limit; what the user wants, if it takes steps */
+	int64_t rate; /* bytes a second as measured, 0: not known yet */
+	int64_t sample_offset; /* where `rate` was last measured ... */
+	uint64_t sample_ns; /* ... and when, by the loop's clock */
+	char *qemu_state; /* as QEMU names it */
+	char *io_status;
 	bool seen; /* QEMU has shown it, or told of it */
+	bool told; /* job-started is in the logs */
+	bool carried; /* an earlier life of this mount has left it, and QEMU has not shown it yet */
+	bool dismiss_lost; /* it was not answered */
+	bool trial; /* the first look at it may still show that it was refused (jobs/trial.c) */
+	bool paused; /* QEMU says so; of a job that takes steps: it is held */
+	bool qemu_paused; /* what QEMU says */
+	bool parked; /* at its mark */
+	bool waits_for_finalize; /* started with auto-finalize=false */
+	bool auto_dismiss; /* goes by itself: only its events tell its end */
+	bool abort_asked;
+	int64_t mark; /* the offset where the increment ends; 0: it runs to the end */
+	struct step step;
+	bool ours; /* started by blockjobfs, by whichever life of it: its id tells */
 	bool unanswered; /* the start command timed out: it may or may not have been carried out */
 	bool flushing; /* the image, before it is finalized or after it was dismissed */
 	bool flushed; /* before it was finalized, if that can be done */
 	char *flush_error; /* it could not be flushed: the job was cancelled for that, and has failed */
 	bool giving_up; /* it is being cancelled for that */
 	bool dismissing; /* job-dismiss is sent */
-	bool dismiss_lost; /* it was not answered */
 	size_t drops; /* how often nodes that it no longer uses were to be dropped */
 	bool drop_failed; /* a node that it no longer uses could not be dropped */
-	bool told; /* job-started is in the logs */
-	bool carried; /* an earlier life of this mount has left it, and QEMU has not shown it yet */
 	uint64_t continued_by; /* the request that has let it go on from its mark last; 0: none */
 	struct deletion *deletion; /* what is to be deleted after it has completed; NULL: nothing */
 	bool deleting; /* that is under way, and the final word waits for it */
-	bool paused; /* QEMU says so; of a job that takes steps: it is held */
-	bool qemu_paused; /* what QEMU says */
 	bool user_paused; /* `pause` has stopped a job that takes steps */
-	bool parked; /* at its mark */
 	int64_t increment; /* bytes, as asked for last; 0: it runs to the end */
-	int64_t mark; /* the offset where the increment ends; 0: it runs to the end */
-	struct step step;
 	char *on_error; /* as it was started; NULL: QEMU's default */
-	bool abort_asked;
 	int64_t deadline_s; /* within which it must be ready or done; 0: none, or it was ready */
 	struct timespec deadline; /* by the wall clock */
 	uint64_t deadline_ns; /* by uv_hrtime(); 0: none */
@@ -98,8 +108,6 @@ struct job {
 	bool pivoted; /* it has completed, and the disk has another active image */
 	bool cancelled; /* QEMU said BLOCK_JOB_CANCELLED */
 	bool outcome_known; /* QEMU has told how it ended: error, cancelled */
-	bool waits_for_finalize; /* started with auto-finalize=false */
-	bool auto_dismiss; /* goes by itself: only its events tell its end */
 	uint64_t over_ns; /* foreign, and over: since when its owner could have dismissed it */
 	bool was_ready; /* job-ready is in the logs */
 	struct who by; /* who asked; uid -1: foreign */
@@ -108,14 +116,6 @@ struct job {
 	char *dest, *dest_format; /* of a backup or a copy; NULL: not known, or none */
 	time_t made_s; /* when QEMU began to make the file `dest`; 0: it has not */
 	uint64_t starter; /* the op of the write that is answered when QEMU has it; 0: it is */
-	bool trial; /* the first look at it may still show that it was refused (jobs/trial.c) */
-	char *qemu_state; /* as QEMU names it */
-	char *io_status;
-	int64_t offset, length; /* QEMU's own figures, bytes; may be 0/0 */
-	int64_t speed; /* bytes a second, 0: no limit; what the user wants, if it takes steps */
-	int64_t rate; /* bytes a second as measured, 0: not known yet */
-	int64_t sample_offset; /* where `rate` was last measured ... */
-	uint64_t sample_ns; /* ... and when, by the loop's clock */
 	uint64_t
 		io_errors; /* failed requests that are not in the logs yet: a burst is told as one event */
 	char *io_operation, *io_action; /* of the last of them */

@@ -12,14 +12,6 @@
 #include "jobs/trial.h"
 #include "jobs/increment.h"
 
-/* Somebody who looks at many domains at once, and needs no op for each of them. */
-struct refresh_wait {
-	uint64_t number; /* of the query that he waits for */
-	void (*done)(void *data);
-	void *data;
-	struct refresh_wait *prev, *next;
-};
-
 static void serve_waits(struct domain *domain, uint64_t number)
 {
 	struct domain_link *link = domain->link;
@@ -28,8 +20,7 @@ static void serve_waits(struct domain *domain, uint64_t number)
 		struct refresh_wait *wait = link->refresh_waits;
 
 		DL_DELETE(link->refresh_waits, wait);
-		wait->done(wait->data);
-		free(wait);
+		wait->done(wait->data); /* which may free it */
 	}
 }
 
@@ -215,13 +206,9 @@ void domain_refresh(struct domain *domain)
 		want_query(domain);
 }
 
-void domain_refresh_then(struct domain *domain, void (*done)(void *data), void *data)
+void domain_refresh_then(struct domain *domain, struct refresh_wait *wait)
 {
-	struct refresh_wait *wait = malloc(sizeof(*wait));
-
-	if (!wait)
-		abort();
-	*wait = (struct refresh_wait){ .number = want_query(domain), .done = done, .data = data };
+	wait->number = want_query(domain);
 	DL_APPEND(domain->link->refresh_waits, wait);
 }
 

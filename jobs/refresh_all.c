@@ -2,6 +2,7 @@
  * Fresh figures of every live job under the mount, for who wants to see them side by side: one query a domain, shared with whoever else
  * asks. Nobody waits long here for a QEMU that hangs: then its last figures have to do.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <utlist.h>
 #include "jobs/domain_link.h"
@@ -11,13 +12,16 @@ struct round {
 	struct model *model;
 	uint64_t op;
 	size_t asked; /* domains that have not answered */
+	struct refresh_wait *waits; /* one each */
 	bool over, closed;
 };
 
 static void free_if_done(struct round *round)
 {
-	if (round->closed && !round->asked)
-		free(round);
+	if (!round->closed || round->asked)
+		return;
+	free(round->waits);
+	free(round);
 }
 
 static void timer_closed(uv_handle_t *handle)
@@ -68,22 +72,28 @@ static bool has_figures(const struct domain *domain)
 
 void model_refresh(struct op *op)
 {
+	struct model *model = op->target.model;
 	struct round *round = calloc(1, sizeof(*round));
+	size_t count = HASH_CNT(by_name, model->by_name);
+	struct refresh_wait *wait;
 	struct domain *domain;
 
-	if (!round)
+	if (!round || !(round->waits = malloc((count + 1) * sizeof(*round->waits))))
 		abort();
-	round->model = op->target.model;
+	wait = round->waits;
+	round->model = model;
 	round->op = op->id;
 	round->asked = 1; /* nothing is over before all were asked */
-	uv_timer_init(round->model->loop, &round->timer);
+	uv_timer_init(model->loop, &round->timer);
 	round->timer.data = round;
 	uv_timer_start(&round->timer, patience_over, REFRESH_ALL_MS, 0);
-	DL_FOREACH(round->model->domains, domain) {
+	DL_FOREACH(model->domains, domain) {
 		if (domain_is_late(domain) || !has_figures(domain))
 			continue;
+		assert(round->asked <= count);
 		round->asked++;
-		domain_refresh_then(domain, one_is_fresh, round);
+		*wait = (struct refresh_wait){ .done = one_is_fresh, .data = round };
+		domain_refresh_then(domain, wait++);
 	}
 	one_is_fresh(round);
 }

@@ -35,7 +35,6 @@ enum link_state {
 struct qmp_link {
 	uv_loop_t *loop;
 	struct transport *transport; /* NULL: closed */
-	uv_timer_t timer;
 	int open; /* timer and transport, until they are closed */
 	const struct qmp_link_handlers *handlers;
 	void *owner;
@@ -51,6 +50,7 @@ struct qmp_link {
 	uint64_t busy_ms; /* when to call a silent peer busy, 0: not */
 	uint64_t timer_ms; /* when the timer is set to fire, 0: it is not */
 	bool second_look; /* the timer has fired already for what is due */
+	uv_timer_t timer;
 
 	int code; /* why it ended */
 	char reason[REASON_BYTES];
@@ -233,8 +233,8 @@ static void timer_fired(uv_timer_t *timer)
 
 static void send_now(struct qmp_link *link, struct command *command, struct qmp_value *arguments)
 {
+	const char *line;
 	size_t length;
-	char *line;
 
 	/* Time may have passed since the loop last looked at the clock. */
 	uv_update_time(link->loop);
@@ -272,10 +272,7 @@ void qmp_link_send(struct qmp_link *link, const char *name, struct qmp_value *ar
 void qmp_link_ask(struct qmp_link *link, const char *name, qmp_brief_fn brief, qmp_reply_fn reply,
 		  void *data)
 {
-	struct command *command = command_new(name, reply, data);
-
-	command->brief = brief;
-	send_command(link, command, NULL);
+	send_command(link, sent_question(&link->sent, name, brief, reply, data), NULL);
 }
 
 void qmp_link_ask_known(struct qmp_link *link, const char *name, const struct qmp_known *known,

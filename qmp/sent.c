@@ -20,20 +20,36 @@ enum {
 
 struct command *command_new(const char *name, qmp_reply_fn reply, void *data)
 {
-	struct command *command = calloc(1, sizeof(*command) + strlen(name) + 1);
+	struct command *command = malloc(sizeof(*command));
 
 	if (!command)
 		abort();
-	command->reply = reply;
-	command->data = data;
-	strcpy(command->name, name);
+	*command = (struct command){ .name = name, .reply = reply, .data = data };
+	return command;
+}
+
+struct command *sent_question(struct sent *sent, const char *name, qmp_brief_fn brief,
+			      qmp_reply_fn reply, void *data)
+{
+	struct command *command = &sent->question;
+
+	if (command->name)
+		command = command_new(name, reply, data);
+	else
+		*command = (struct command){
+			.name = name, .reply = reply, .data = data, .lent = true
+		};
+	command->brief = brief;
 	return command;
 }
 
 void command_free(struct command *command)
 {
 	same_free(command->same);
-	free(command);
+	if (command->lent)
+		command->name = NULL;
+	else
+		free(command);
 }
 
 void command_fail(struct command *command, int code, const char *format, ...)
@@ -51,13 +67,22 @@ void command_fail(struct command *command, int code, const char *format, ...)
 }
 
 /* The names of commands are ours: nothing in them needs to be escaped. (printf(3) would be most of the work for a short one.) */
-char *command_line(const struct command *command, struct qmp_value *arguments, size_t *length)
+const char *command_line(const struct command *command, struct qmp_value *arguments, size_t *length)
 {
+	static char *line;
+	static size_t room;
 	const char *text = arguments ? qmp_value_print(arguments) : "";
-	char *line = malloc(strlen(command->name) + strlen(text) + 80), *at = line;
+	size_t needed = strlen(command->name) + strlen(text) + 80;
+	char *at;
 
-	if (!line)
-		abort();
+	if (needed > room) {
+		free(line);
+		line = malloc(needed);
+		if (!line)
+			abort();
+		room = needed;
+	}
+	at = line;
 	at = stpcpy(stpcpy(stpcpy(at, "{\"execute\":\""), command->name), "\"");
 	if (arguments)
 		at = stpcpy(stpcpy(at, ",\"arguments\":"), text);

@@ -25,7 +25,8 @@ struct command {
 	bool timed_out;
 	struct command *prev, *next; /* on a list of the link's */
 	struct command *sent_prev, *sent_next;
-	char name[];
+	const char *name; /* NULL: none */
+	bool lent; /* it lies in struct sent */
 };
 
 /* All zeros at first. */
@@ -34,16 +35,22 @@ struct sent {
 	size_t count;
 	struct command *unnumbered; /* the one of them whose answer has no id; NULL */
 	uint64_t last_id, highest_id;
+	struct command question;
 	bool all_numbered; /* from now on: an answer without an id would be in doubt */
 };
 
+/* @name is a literal. */
 struct command *command_new(const char *name, qmp_reply_fn reply, void *data);
+/* One that is read in brief. The first that is under way lies in @sent. */
+struct command *sent_question(struct sent *sent, const char *name, qmp_brief_fn brief,
+			      qmp_reply_fn reply, void *data);
 void command_free(struct command *command);
 /* Answers with an error of our own. */
 __attribute__((format(printf, 3, 4))) void command_fail(struct command *command, int code,
 							const char *format, ...);
-/* What the peer is told, malloc'ed. @arguments may be NULL. */
-char *command_line(const struct command *command, struct qmp_value *arguments, size_t *length);
+/* What the peer is told; static: until the next call. @arguments may be NULL. */
+const char *command_line(const struct command *command, struct qmp_value *arguments,
+			 size_t *length);
 
 /* Gives it its number. @first: qmp_capabilities, whose number is another in every connection. */
 void sent_add(struct sent *sent, struct command *command, bool first);

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "qmp/transport_private.h"
 
 enum {
@@ -18,7 +19,7 @@ enum {
 
 struct output {
 	uv_write_t write;
-	char *bytes;
+	char bytes[];
 };
 
 /* All transports read into this: an idle one holds no buffer. */
@@ -130,29 +131,29 @@ void transport_ended(struct transport *transport, int code, const char *format, 
 
 static void output_done(uv_write_t *write, int status)
 {
-	struct output *output = write->data;
-
-	free(output->bytes);
-	free(output);
+	free(write->data);
 }
 
-void transport_write(struct transport *transport, char *bytes, size_t length)
+void transport_write(struct transport *transport, const char *bytes, size_t length)
 {
-	uv_buf_t buffer = uv_buf_init(bytes, (unsigned)length);
+	uv_buf_t buffer = uv_buf_init((char *)bytes, (unsigned)length);
 	struct output *output;
 	int sent;
 
-	/* Nearly always all of it goes at once, and the loop has nothing to do with it. */
-	sent = transport->output ? uv_try_write(transport->output, &buffer, 1) : 0;
-	if (!transport->output || (sent >= 0 && (size_t)sent == length)) {
-		free(bytes);
+	if (!transport->output)
 		return;
+	/* Nearly always all of it goes at once, and the loop has nothing to do with it. */
+	sent = uv_try_write(transport->output, &buffer, 1);
+	if (sent >= 0 && (size_t)sent == length)
+		return;
+	if (sent > 0) {
+		bytes += sent;
+		length -= (size_t)sent;
 	}
-	if (sent > 0)
-		buffer = uv_buf_init(bytes + sent, (unsigned)(length - (size_t)sent));
-	output = transport_must(malloc(sizeof(*output)));
+	output = transport_must(malloc(sizeof(*output) + length));
 	output->write.data = output;
-	output->bytes = bytes;
+	memcpy(output->bytes, bytes, length);
+	buffer = uv_buf_init(output->bytes, (unsigned)length);
 	if (uv_write(&output->write, transport->output, &buffer, 1, output_done) < 0)
 		output_done(&output->write, 0);
 }

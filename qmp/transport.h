@@ -54,10 +54,10 @@ struct transport *transport_open(uv_loop_t *loop, const struct qmp_address *addr
 				 const struct transport_handlers *handlers, void *owner);
 
 /*
- * Sends @bytes (malloc'ed, taken). A failure is no news: if the peer is gone, reading will tell, after all that it has said before. If
+ * Sends @bytes. A failure is no news: if the peer is gone, reading will tell, after all that it has said before. If
  * it is not, the command's deadline will tell.
  */
-void transport_write(struct transport *transport, char *bytes, size_t length);
+void transport_write(struct transport *transport, const char *bytes, size_t length);
 /* Bytes that were given to transport_write() and nobody has taken yet. */
 size_t transport_unsent(const struct transport *transport);
 
