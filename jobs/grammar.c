@@ -563,25 +563,30 @@ static void put_synopsis(struct text *out, const struct key *key, const char *bl
 	const char *shown = key->shown ? key->shown : key->name;
 
 	if (key->positional)
-		text_printf(out, "%s%s", blank, shown);
+		text_put_all(out, blank, shown, NULL);
 	else if (key->kind == KEY_FLAG)
-		text_printf(out, "%s[%s]", blank, key->name);
+		text_put_all(out, blank, "[", key->name, "]", NULL);
 	else if (key->required)
-		text_printf(out, "%s%s=%s", blank, key->name, shown);
+		text_put_all(out, blank, key->name, "=", shown, NULL);
 	else
-		text_printf(out, "%s[%s=%s]", blank, key->name, shown);
+		text_put_all(out, blank, "[", key->name, "=", shown, "]", NULL);
 }
 
 void grammar_usage(struct text *out, const char *file, const struct key *keys, const char *help)
 {
+	static const char blanks[] = "            "; /* the names' column */
+
 	text_puts(out, "usage: echo \"");
 	for (const struct key *key = keys; key && key->name; key++)
 		put_synopsis(out, key, key == keys ? "" : " ");
-	text_printf(out, "\" > %s\n%s\n", file, help);
+	text_put_all(out, "\" > ", file, "\n", help, "\n", NULL);
 	for (const struct key *key = keys; key && key->name; key++) {
-		text_printf(out, "  %-12s %s", key->name, key->help);
+		size_t length = strlen(key->name), column = sizeof(blanks) - 1;
+
+		text_put_all(out, "  ", key->name, blanks + (length < column ? length : column),
+			     " ", key->help, NULL);
 		if (key->choices)
-			text_printf(out, " (%s)", key->choices);
+			text_put_all(out, " (", key->choices, ")", NULL);
 		text_puts(out, "\n");
 	}
 }

@@ -108,6 +108,19 @@ static void take_end(struct job *job, const struct qmp_value *end)
 
 /* --- all of it --- */
 
+/* What is mostly so is not written: take() knows. */
+static void put_flag(struct text *record, const char *key, bool flag)
+{
+	if (flag)
+		json_flag(record, key, true);
+}
+
+static void put_number(struct text *record, const char *key, int64_t number)
+{
+	if (number)
+		json_number(record, key, number);
+}
+
 /* @disk is NULL if it is not known, and who has asked for the job then may not be. The record is left open. */
 static struct text *put(const char *domain, const char *disk, const struct job *job)
 {
@@ -126,8 +139,8 @@ static struct text *put(const char *domain, const char *disk, const struct job *
 	json_number(record, "started", job->started.tv_sec);
 	json_number(record, "started-ns", job->started.tv_nsec);
 	json_number(record, "speed", job->speed);
-	json_flag(record, "pivot", job->pivot_wanted);
-	json_flag(record, "pivot-asked", job->pivot_asked);
+	put_flag(record, "pivot", job->pivot_wanted);
+	put_flag(record, "pivot-asked", job->pivot_asked);
 	json_flag(record, "seen", job->told);
 	if (job->flush_error)
 		json_text(record, "flush-error", job->flush_error);
@@ -138,10 +151,10 @@ static struct text *put(const char *domain, const char *disk, const struct job *
 		json_number(record, "deadline", job->deadline.tv_sec);
 		json_flag(record, "deadline-struck", job->deadline_struck);
 	}
-	json_number(record, "increment", job->increment);
-	json_number(record, "mark", job->mark);
-	json_flag(record, "paused", job->user_paused);
-	json_number(record, "continued-by", (int64_t)job->continued_by);
+	put_number(record, "increment", job->increment);
+	put_number(record, "mark", job->mark);
+	put_flag(record, "paused", job->user_paused);
+	put_number(record, "continued-by", (int64_t)job->continued_by);
 	if (job->on_error)
 		json_text(record, "on-error", job->on_error);
 	if (job->dest) {

@@ -52,6 +52,16 @@ void text_puts(struct text *text, const char *string)
 	text_append(text, string, strlen(string));
 }
 
+void text_put_all(struct text *text, const char *first, ...)
+{
+	va_list others;
+
+	va_start(others, first);
+	for (const char *string = first; string; string = va_arg(others, const char *))
+		text_puts(text, string);
+	va_end(others);
+}
+
 void text_vprintf(struct text *text, const char *format, va_list arguments)
 {
 	char *line = NULL, brief[200];

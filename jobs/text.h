@@ -15,6 +15,8 @@ void text_free(struct text *text);
 void text_clear(struct text *text);
 void text_append(struct text *text, const char *bytes, size_t length);
 void text_puts(struct text *text, const char *string);
+/* Appends all strings up to a NULL. For what is asked for often: text_printf() takes ten times as long. */
+void text_put_all(struct text *text, const char *first, ...) __attribute__((sentinel));
 void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_vprintf(struct text *text, const char *format, va_list arguments);
 /* Appends @string with blanks, tabs, newlines, backslashes and '#' as \ooo, as /proc/mounts has paths. */
