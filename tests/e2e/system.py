@@ -133,8 +133,8 @@ def end(process, sig=signal.SIGKILL):
     """Ends a subprocess.Popen of ours and reaps it."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
             process.send_signal(sig)
+            process.send_signal(signal.SIGCONT)  # behind it: one that was stopped must not live on for a moment
     process.wait()
 
 

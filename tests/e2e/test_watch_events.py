@@ -159,7 +159,7 @@ def test_jq_on_a_tail(one, program):  # noqa: F811
 
 
 def test_the_logs_size_is_what_it_reads_as(one):
-    """Also between rotations: what stat says at one moment is there to be read."""
+    """What stat says at one moment is there to be read, unless the log was shortened meanwhile, which it says."""
     driver = threading.Thread(target=refuse, args=(one.disk, 3 * MOST))
     driver.start()
     while driver.is_alive():
@@ -168,7 +168,9 @@ def test_the_logs_size_is_what_it_reads_as(one):
         data = b""
         while len(data) < size:
             part = os.read(fd, size - len(data))
-            assert part
+            if not part:
+                assert data.startswith(b'{"event":"overrun"')
+                break
             data += part
         rest = os.read(fd, 1 << 20)
         assert (data + rest).endswith(b"\n")
