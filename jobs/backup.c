@@ -163,7 +163,7 @@ static void image_made(void *data, const struct qmp_error *error)
 	job->waits_for_finalize = true;
 	job->dest = strdup(backup->arguments.target);
 	job->dest_format = strdup(backup->arguments.format);
-	job_record_write(disk);
+	start_write_down(disk);
 	backup->arguments.job = job->id;
 	backup->arguments.target_node = backup->target_node;
 	node_name_new(backup->target_node, NODE_OF_TARGET);

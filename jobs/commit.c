@@ -103,7 +103,7 @@ static void start(struct op *op, struct commit *commit)
 		job->pivot_wanted = commit->pivot;
 		job->deletion = commit->deletion;
 		commit->deletion = NULL;
-		job_record_write(disk);
+		start_write_down(disk);
 		arguments.job = job->id;
 		qmp_block_commit(disk->domain->link->qmp, &arguments, start_answered,
 				 call_new(disk, op));

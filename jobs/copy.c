@@ -152,7 +152,7 @@ static void start(struct op *op, struct copy *copy)
 	if (job->made_s)
 		new_file_note(op, job->dest, job->made_s, NULL);
 	job->trial = true;
-	job_record_write(disk);
+	start_write_down(disk);
 	copy->mirror.job = job->id;
 	qmp_drive_mirror(disk->domain->link->qmp, &copy->mirror, trial_answered,
 			 call_new(disk, op));

@@ -193,7 +193,8 @@ static void flushed_idle(void *data, const struct qmp_error *error)
 		disk->job->flushing = false;
 		disk->job->unflushed &= error != NULL;
 		if (error && is_dismissing(disk->job))
-			; /* no wonder, if the job is still there: once more when it has gone */
+			disk->job->flush_owed =
+				true; /* the job may be there still: when it has gone */
 		else if (error && error->code == -ETIMEDOUT)
 			flush_idle(disk); /* it takes its time */
 		else if (error &&
@@ -214,6 +215,7 @@ static void flush_idle(struct disk *disk)
 	struct qmp_flush flush = flush_of(disk);
 	struct call *call = call_new(disk, NULL);
 
+	disk->job->flush_owed = false;
 	/* Commits and copies are flushed by QEMU: a base when it becomes read-only again, a copy before it is ready. */
 	disk->job->flushing = job_final_state(disk->job) == JOB_COMPLETED &&
 			      !strcmp(disk->job->type, "pull") &&
@@ -235,7 +237,9 @@ static void flushed_pending(void *data, const struct qmp_error *error)
 			abort();
 		if (disk->job->flush_error)
 			job_record_write(disk); /* it is no cancelled job, whoever sees it end */
-		if (!error || error->code == -EREMOTEIO || error->code == -ETIMEDOUT)
+		if (disk->job->phase == JOB_FINALIZING)
+			if_concluded(disk); /* it has been given up meanwhile, and dismissed */
+		else if (!error || error->code == -EREMOTEIO || error->code == -ETIMEDOUT)
 			finish_step(disk); /* on with it, or once more, or it is given up */
 	}
 	free(call);
@@ -288,6 +292,8 @@ static void dismissed(void *data, const struct qmp_error *error)
 		disk->job->dismissing = false;
 		/* Refused: somebody else has dismissed it. Not answered: the next look finds it concluded or gone. */
 		disk->job->dismiss_lost = error && error->code != -EREMOTEIO;
+		if (!disk->job->dismiss_lost && disk->job->flush_owed)
+			flush_idle(disk);
 		if (!disk->job->dismiss_lost)
 			if_concluded(disk);
 		else if (error->code != -EHOSTDOWN)

@@ -190,6 +190,7 @@ static void take(struct job *job, const struct qmp_value *record)
 	job->speed = qmp_value_number(record, "speed", job->speed);
 	job->pivot_wanted = qmp_value_flag(record, "pivot", false);
 	job->reconnected = true;
+	job->begun = qmp_value_flag(record, "seen", false);
 	job->pivot_asked = qmp_value_flag(record, "pivot-asked", false);
 	take_text(&job->flush_error, record, "flush-error");
 	take_chain(job, record);

@@ -22,7 +22,8 @@
 #include "jobs/domain_link.h"
 #include "jobs/program.h"
 
-#define CREATE_PREFIX JOB_ID_PREFIX "create-"
+/* No id of a disk's job begins so, whatever the disk is called: those begin with JOB_ID_PREFIX. */
+#define CREATE_PREFIX "blockjobfs.create-"
 
 struct making {
 	struct domain *domain;

@@ -84,13 +84,13 @@ static void start(struct op *op, struct pull *pull)
 		job->waits_for_finalize = true;
 		job->increment = job->mark = pull->increment;
 		job->on_error = pull->on_error ? strdup(pull->on_error) : NULL;
-		job_record_write(disk);
+		start_write_down(disk);
 		pull->stream.job = job->id;
 		qmp_block_stream(disk->domain->link->qmp, &pull->stream, start_answered,
 				 call_new(disk, op));
-		start_sent(disk);
 		if (job->mark)
-			increment_begin(disk);
+			increment_begin(disk); /* QEMU is at work already */
+		start_sent(disk);
 	}
 	pull_free(pull);
 }

@@ -191,6 +191,12 @@ struct job *start_register(struct op *op, const char *type, int64_t speed)
 	return job;
 }
 
+void start_write_down(const struct disk *disk)
+{
+	job_record_write(disk);
+	job_record_hand_over(disk);
+}
+
 void start_sent(struct disk *disk)
 {
 	disk_changed(disk, TOPIC_PROGRESS);

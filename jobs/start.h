@@ -25,11 +25,13 @@ bool start_may_continue(struct op *op, const struct command *command,
 			const enum qmp_feature *needed, size_t count);
 
 /*
- * Makes the job and registers it with the op's disk. When the caller has filled in the rest it writes it down (job_record_write()) and
+ * Makes the job and registers it with the op's disk. When the caller has filled in the rest it calls start_write_down(),
  * sends the start command, with the job's id, to be answered to start_answered() with a struct call for the op, and calls start_sent(). The op is completed by the
  * first evidence that QEMU has the job, which comes before that answer.
  */
 struct job *start_register(struct op *op, const char *type, int64_t speed);
+/* For the next life: nothing is sent that it does not know of. */
+void start_write_down(const struct disk *disk);
 /* Tells those who watch the disk: while QEMU reads, since whoever has written the command waits for that. */
 void start_sent(struct disk *disk);
 /* A qmp_done_fn; @data is a struct call, which it frees. */

@@ -208,10 +208,15 @@ static void adopt_jobs(struct domain *domain, const struct qmp_layout *layout)
 	}
 }
 
-/* What was on its way to QEMU when the last life died it has seen by now, or never will; and nobody was told yet that it was begun. */
+/*
+ * What was on its way to QEMU when the last life died it has seen by now, or never will. If nothing told of the job, it was not begun, and nobody was
+ * told that it was.
+ */
 static void not_found(struct disk *disk)
 {
-	if (disk->job->carried && !disk->job->told && !disk->job->outcome_known)
+	const struct job *job = disk->job;
+
+	if (job->carried && !job->told && !job->begun && !job->outcome_known)
 		disk_job_forget(disk);
 	else
 		finish_not_shown(disk);
@@ -277,6 +282,12 @@ static void laid_out(void *data, const struct qmp_error *error, struct qmp_layou
 	qmp_layout_free(layout);
 	domain_synced(domain);
 	sync_over(domain);
+}
+
+/* 0: not known of this connection. */
+static size_t count_nodes(const struct domain_link *link)
+{
+	return link->synced ? link->node_count : 0;
 }
 
 /* --- step one: jobs --- */
@@ -418,7 +429,7 @@ static void jobs_known(void *data, const struct qmp_error *error, const struct q
 	} else if (unsafe) {
 		refuse_listing(domain, unsafe);
 	} else {
-		qmp_query_layout(link->qmp, link->features, link->node_count, laid_out, domain);
+		qmp_query_layout(link->qmp, link->features, count_nodes(link), laid_out, domain);
 	}
 }
 
@@ -479,15 +490,16 @@ void sync_behind(struct disk *disk)
 	struct domain *domain = disk->domain;
 	struct domain_link *link = domain->link;
 
+	/* A sync that failed, and waits for its next try, may have missed jobs. */
 	if (!link->synced || !link->recovered || link->syncing || link->sync_again ||
-	    link->finalizing > 1 || link->dropping || make_image_forbids_listing(domain) ||
-	    !is_alone(disk))
+	    uv_is_active((uv_handle_t *)&link->retry) || link->dropping ||
+	    make_image_forbids_listing(domain) || !is_alone(disk))
 		return;
 	sync_begin(link);
 	found_forget(link->found);
 	mark_jobs(domain);
 	disk->job->sync_phase = JOB_CONCLUDED;
-	qmp_query_layout(link->qmp, link->features, link->node_count, laid_out, domain);
+	qmp_query_layout(link->qmp, link->features, count_nodes(link), laid_out, domain);
 }
 
 bool sync_is_behind(const struct disk *disk)

@@ -115,8 +115,6 @@ Test(jobs_job, ids_of_others)
 		"x",
 		"blockjobfs",
 		"blockjobfs-",
-		"blockjobfs",
-		"blockjobfs-",
 		"blockjobfs-vda",
 		"blockjobfs-vda-",
 		"blockjobfs-vda-1",

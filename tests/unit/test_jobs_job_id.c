@@ -11,6 +11,7 @@ static const char *const disks[] = {
 	"a-b",
 	"commit",
 	"active-commit",
+	"create-0123456789abcdef",
 	"-x",
 	"we ird",
 	"x-0.5",
@@ -42,7 +43,6 @@ Test(job_id, of_somebody_else_is_not_ours)
 	static const char *const ids[] = {
 		"",
 		"drive-disk0",
-		"blockjobfs-",
 		"blockjobfs",
 		"blockjobfs-",
 		"blockjobfs-disk0",

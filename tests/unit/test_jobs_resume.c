@@ -4,10 +4,14 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include "jobs/grammar.h"
 #include "jobs/journal.h"
+#include "jobs/journal_memory.h"
 #include "tests/fake/world.h"
 
 static void begin(struct world *world)
@@ -391,4 +395,81 @@ Test(jobs_resume, notes_go)
 	WORLD_UNTIL(&world, !slip.op && world_is_quiet(&world));
 	cr_assert_null(journal_get(world.model->handover, "request/63"));
 	world_free(&world);
+}
+
+/* --- killed as soon as a writer has been answered --- */
+
+struct killed {
+	struct world *world;
+	int status, memory; /* what the next life finds, as it was then */
+};
+
+static void copy_record(void *data, const char *key, const char *value)
+{
+	journal_put(data, key, value);
+}
+
+static void answered(struct op *op, int status, void *data)
+{
+	struct killed *killed = data;
+	int folder = killed->world->state_dir;
+	int from = openat(folder, "journal", O_RDONLY | O_CLOEXEC);
+	int to = openat(folder, "killed", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	struct journal *read = journal_share(killed->world->memory), *written;
+
+	cr_assert(from >= 0 && to >= 0);
+	while (copy_file_range(from, NULL, to, NULL, 1 << 20, 0) > 0)
+		;
+	close(from);
+	close(to);
+	killed->memory = journal_memory_new();
+	written = journal_share(killed->memory);
+	journal_each(read, "", copy_record, written);
+	journal_free(read);
+	journal_free(written);
+	killed->status = status;
+}
+
+static void write_pull(struct killed *killed)
+{
+	static const struct key keys[] = { { .name = "base", .kind = KEY_TEXT }, { 0 } };
+	struct world *world = killed->world;
+	struct target target = { world->model, world->domain, world_disk(world, "vda") };
+	struct who who = { 1000, 1000, 4711 };
+	struct op *op = op_new(&target, &who, answered, killed);
+	struct command command;
+	struct fault fault;
+
+	op_set_written(op, "", 0);
+	op->request = 4711;
+	cr_assert(!grammar_parse(keys, "", 0, &command, &fault));
+	disk_pull(op, &command);
+	command_clear(&command);
+}
+
+Test(jobs_resume, killed_when_the_writer_has_been_answered)
+{
+	/* Catches a job that its writer was told of, and that vanishes without a word. */
+	for (int gone = 0; gone < 2; gone++) {
+		struct world world;
+		struct killed killed = { .world = &world, .status = 1 };
+
+		begin(&world);
+		write_pull(&killed);
+		WORLD_UNTIL(&world, killed.status != 1);
+		cr_assert_eq(killed.status, 0);
+		world_stop(&world);
+		cr_assert_eq(renameat(world.state_dir, "killed", world.state_dir, "journal"), 0);
+		close(world.memory);
+		world.memory = killed.memory;
+		if (gone)
+			qemu_forget(world.qemu, world.qemu->jobs);
+		world_live_again(&world);
+		settle(&world);
+		cr_assert(world_is(&world, "vda", gone ? "lost" : "running"));
+		cr_assert_eq(world_events(&world, "job-started"), 1);
+		cr_assert_eq(world_events(&world, "job-lost"), (unsigned)gone);
+		cr_assert_eq(world_disk(&world, "vda")->history_count, (size_t)gone);
+		world_free(&world);
+	}
 }
