@@ -163,7 +163,9 @@ static struct monitor *monitor_open(const char *path)
 	    connect(monitor->fd, (struct sockaddr *)&address, sizeof(address)))
 		err(1, "%s", path);
 	read_until(monitor, "\"QMP\"");
-	send_line(monitor, "{\"execute\": \"qmp_capabilities\"}");
+	/* Without it QEMU has something left to do after each answer, which on one processor would fall into the time of what comes next. */
+	send_line(monitor, "{\"execute\": \"qmp_capabilities\", "
+			   "\"arguments\": {\"enable\": [\"oob\"]}}");
 	read_answer(monitor);
 	return monitor;
 }
