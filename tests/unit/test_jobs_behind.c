@@ -42,6 +42,15 @@ static void expect_completed(struct world *world)
 	cr_assert_eq(world->qemu->in_danger, 0);
 }
 
+/* Ours is dismissed, and its end waits for the other one to be gone. */
+static void expect_no_listing(struct world *world)
+{
+	WORLD_UNTIL(world, peer_count_of(world->peer, "job-dismiss") == 1);
+	WORLD_WHILE(world, world->qemu->in_danger == 0, 100);
+	qemu_forget(world->qemu, qemu_job(world->qemu, 1));
+	expect_completed(world);
+}
+
 Test(jobs_behind, in_one_breath)
 {
 	/* Catches an end that goes there and back more often than it has to. */
@@ -80,10 +89,7 @@ Test(jobs_behind, not_beside_a_stream_of_another)
 				    world_is_quiet(&world));
 	qemu_move(world.qemu, qemu_job(world.qemu, 1), "concluded");
 	qemu_pend(world.qemu, qemu_job(world.qemu, 0));
-	WORLD_UNTIL(&world, peer_count_of(world.peer, "job-dismiss") == 1);
-	WORLD_WHILE(&world, world.qemu->in_danger == 0, 100);
-	qemu_forget(world.qemu, qemu_job(world.qemu, 1));
-	expect_completed(&world);
+	expect_no_listing(&world);
 	world_free(&world);
 }
 
@@ -100,10 +106,7 @@ Test(jobs_behind, not_when_a_look_is_owed)
 	qemu_move(world.qemu, qemu_job(world.qemu, 1), "concluded");
 	WORLD_UNTIL(&world, world.domain->link->sync_again);
 	qemu_release(world.qemu);
-	WORLD_UNTIL(&world, peer_count_of(world.peer, "job-dismiss") == 1);
-	WORLD_WHILE(&world, world.qemu->in_danger == 0, 100);
-	qemu_forget(world.qemu, qemu_job(world.qemu, 1));
-	expect_completed(&world);
+	expect_no_listing(&world);
 	world_free(&world);
 }
 
@@ -120,10 +123,7 @@ Test(jobs_behind, not_after_a_look_that_failed)
 	WORLD_UNTIL(&world, uv_is_active((uv_handle_t *)&world.domain->link->retry));
 	world.qemu->left = NULL;
 	qemu_pend(world.qemu, qemu_job(world.qemu, 0));
-	WORLD_UNTIL(&world, peer_count_of(world.peer, "job-dismiss") == 1);
-	WORLD_WHILE(&world, world.qemu->in_danger == 0, 100);
-	qemu_forget(world.qemu, qemu_job(world.qemu, 1));
-	expect_completed(&world);
+	expect_no_listing(&world);
 	world_free(&world);
 }
 
