@@ -72,7 +72,7 @@ struct job {
 	bool told; /* job-started is in the logs */
 	bool begun; /* an earlier life has put on record that QEMU has it, and may have told its writer */
 	bool carried; /* an earlier life of this mount has left it, and QEMU has not shown it yet */
-	bool dismiss_lost; /* it was not answered */
+	bool dismiss_lost; /* job-dismiss was not answered */
 	bool trial; /* the first look at it may still show that it was refused (jobs/trial.c) */
 	bool paused; /* QEMU says so; of a job that takes steps: it is held */
 	bool qemu_paused; /* what QEMU says */
@@ -89,7 +89,7 @@ struct job {
 	char *flush_error; /* it could not be flushed: the job was cancelled for that, and has failed */
 	bool giving_up; /* it is being cancelled for that */
 	bool dismissing; /* job-dismiss is sent */
-	bool flush_owed; /* what went out behind it has failed */
+	bool flush_owed; /* the one that went out behind job-dismiss has failed */
 	size_t drops; /* how often nodes that it no longer uses were to be dropped */
 	bool drop_failed; /* a node that it no longer uses could not be dropped */
 	uint64_t continued_by; /* the request that has let it go on from its mark last; 0: none */
