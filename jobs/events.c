@@ -75,10 +75,7 @@ static void add_end(struct text *line, const struct job *job)
 	json_number(line, "end", end);
 	json_text(line, "error", job->error);
 	json_text(line, "result", job_result(job));
-	json_open(line, "released", '[');
-	for (size_t i = 0; i < job->released_count; i++)
-		json_text(line, NULL, job->released[i]);
-	json_close(line, ']');
+	json_texts(line, "released", job->released, job->released_count);
 	json_open(line, "shared", '[');
 	for (size_t i = 0; i < job->released_count; i++)
 		if (job->released_shared[i])

@@ -292,12 +292,13 @@ static void dismissed(void *data, const struct qmp_error *error)
 		disk->job->dismissing = false;
 		/* Refused: somebody else has dismissed it. Not answered: the next look finds it concluded or gone. */
 		disk->job->dismiss_lost = error && error->code != -EREMOTEIO;
-		if (!disk->job->dismiss_lost && disk->job->flush_owed)
-			flush_idle(disk);
-		if (!disk->job->dismiss_lost)
+		if (!disk->job->dismiss_lost) {
+			if (disk->job->flush_owed)
+				flush_idle(disk);
 			if_concluded(disk);
-		else if (error->code != -EHOSTDOWN)
+		} else if (error->code != -EHOSTDOWN) {
 			domain_be_patient(disk->domain);
+		}
 	}
 	free(call);
 }

@@ -48,14 +48,8 @@ static void put_chain(struct text *record, const struct job *job)
 		bytes += strlen(job->before_paths[i]);
 	if (bytes > CHAIN_BYTES_MAX)
 		return;
-	json_open(record, "chain", '[');
-	for (size_t i = 0; i < job->before_count; i++)
-		json_text(record, NULL, job->before_paths[i]);
-	json_close(record, ']');
-	json_open(record, "nodes", '[');
-	for (size_t i = 0; i < job->before_count; i++)
-		json_text(record, NULL, job->before_nodes[i] ? job->before_nodes[i] : "");
-	json_close(record, ']');
+	json_texts(record, "chain", job->before_paths, job->before_count);
+	json_texts(record, "nodes", job->before_nodes, job->before_count);
 }
 
 static void take_chain(struct job *job, const struct qmp_value *record)

@@ -95,6 +95,14 @@ void json_text(struct text *text, const char *key, const char *value)
 		put_rest(text, value);
 }
 
+void json_texts(struct text *text, const char *key, char *const *values, size_t count)
+{
+	json_open(text, key, '[');
+	for (size_t i = 0; i < count; i++)
+		json_text(text, NULL, values[i]);
+	json_close(text, ']');
+}
+
 /* Without printf(3), which would be most of the work for a short line. */
 void json_number(struct text *text, const char *key, int64_t value)
 {

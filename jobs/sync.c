@@ -469,7 +469,7 @@ void domain_sync(struct domain *domain)
 	qmp_query_block_jobs(link->qmp, jobs_known, domain);
 }
 
-/* A job that could be a stream, concluded and not dismissed, or that is to be looked after when it has gone. */
+/* True if the domain has no other job that we know of: none can be a stream that is concluded and not dismissed. */
 static bool is_alone(const struct disk *disk)
 {
 	const struct domain *domain = disk->domain;

@@ -285,6 +285,7 @@ static bool take_key(char **at, const char *wanted)
 static bool take_event(char *at, struct event_data *data)
 {
 	struct qmp_event *event = &data->event;
+	const char *key;
 
 	*data = (struct event_data){ .event = { .offset = -1, .length = -1, .speed = -1 } };
 	if (!take(&at, '{') || !take_key(&at, "timestamp") ||
@@ -293,9 +294,8 @@ static bool take_event(char *at, struct event_data *data)
 	    !take_object(&at, data, &event_table) || !take(&at, '}'))
 		return false;
 	event->kind = qmp_event_kind(event->name);
-	event->job = qmp_event_calls_it_id(event->kind)	      ? data->id
-		     : qmp_event_calls_it_device(event->kind) ? data->device
-							      : NULL;
+	key = qmp_event_job_key(event->kind);
+	event->job = !key ? NULL : !strcmp(key, "id") ? data->id : data->device;
 	return event->job && !*at;
 }
 

@@ -42,22 +42,25 @@ enum qmp_event_kind qmp_event_kind(const char *name)
 	return QMP_EVENT_OTHER;
 }
 
-bool qmp_event_calls_it_id(enum qmp_event_kind kind)
+const char *qmp_event_job_key(enum qmp_event_kind kind)
 {
-	return kind == QMP_EVENT_JOB_STATUS_CHANGE || kind == QMP_EVENT_BLOCK_JOB_PENDING;
-}
-
-bool qmp_event_calls_it_device(enum qmp_event_kind kind)
-{
-	return kind == QMP_EVENT_BLOCK_JOB_COMPLETED || kind == QMP_EVENT_BLOCK_JOB_CANCELLED ||
-	       kind == QMP_EVENT_BLOCK_JOB_READY || kind == QMP_EVENT_BLOCK_JOB_ERROR;
+	switch (kind) {
+	case QMP_EVENT_JOB_STATUS_CHANGE:
+	case QMP_EVENT_BLOCK_JOB_PENDING:
+		return "id";
+	case QMP_EVENT_BLOCK_JOB_COMPLETED:
+	case QMP_EVENT_BLOCK_JOB_CANCELLED:
+	case QMP_EVENT_BLOCK_JOB_READY:
+	case QMP_EVENT_BLOCK_JOB_ERROR:
+		return "device";
+	default:
+		return NULL;
+	}
 }
 
 static const char *job_id(enum qmp_event_kind kind, const struct qmp_value *data)
 {
-	const char *key = qmp_event_calls_it_id(kind)	    ? "id"
-			  : qmp_event_calls_it_device(kind) ? "device"
-							    : NULL;
+	const char *key = qmp_event_job_key(kind);
 
 	return key ? qmp_value_text(data, key, NULL) : NULL;
 }

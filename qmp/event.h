@@ -5,7 +5,6 @@
 #ifndef QMP_EVENT_H
 #define QMP_EVENT_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 struct qmp_value;
@@ -36,9 +35,11 @@ struct qmp_event {
 };
 
 enum qmp_event_kind qmp_event_kind(const char *name);
-/* What it calls the job's id: JOB_STATUS_CHANGE and BLOCK_JOB_PENDING say "id"; the older ones say "device" and mean the job's id. Both false: it is about no job. */
-bool qmp_event_calls_it_id(enum qmp_event_kind kind);
-bool qmp_event_calls_it_device(enum qmp_event_kind kind);
+/*
+ * What it calls the job's id: JOB_STATUS_CHANGE and BLOCK_JOB_PENDING say "id"; the older ones say "device" and mean the job's id. NULL: it is about
+ * no job.
+ */
+const char *qmp_event_job_key(enum qmp_event_kind kind);
 /* Fills @event from a message that has the key "event". */
 void qmp_event_read(struct qmp_event *event, const struct qmp_value *message);
 

@@ -24,6 +24,8 @@ Test(json, commas_stand_between_and_nowhere_else)
 	json_open(text, "empty", '[');
 	json_close(text, ']');
 	json_flag(text, "yes", true);
+	json_texts(text, "some", (char *[]){ (char *)"x", NULL }, 2);
+	json_texts(text, "none of them", NULL, 0);
 	json_open(text, "list", '[');
 	json_text(text, NULL, "[");
 	json_text(text, NULL, NULL);
@@ -34,7 +36,8 @@ Test(json, commas_stand_between_and_nowhere_else)
 	json_close(text, ']');
 	json_text(text, "last", "{");
 	json_text(text, "none", NULL);
-	expect(text, "{\"empty\":[],\"yes\":true,\"list\":[\"[\",null,{\"no\":false},7],"
+	expect(text, "{\"empty\":[],\"yes\":true,\"some\":[\"x\",null],\"none of "
+		     "them\":[],\"list\":[\"[\",null,{\"no\":false},7],"
 		     "\"last\":\"{\",\"none\":null}");
 	expect(json_new(), "{}");
 }
