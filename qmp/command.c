@@ -13,7 +13,6 @@
 /* Waits for an answer; one of the functions is set. */
 struct call {
 	qmp_done_fn done;
-	qmp_jobs_fn jobs;
 	qmp_text_fn text;
 	void *data;
 };
@@ -373,6 +372,11 @@ void qmp_quit(struct qmp_link *link, qmp_done_fn done, void *data)
 
 /* --- questions --- */
 
+struct jobs_call {
+	qmp_jobs_fn done;
+	void *data;
+};
+
 /* False: it is no block job, or has no id that it could be known by. */
 static bool job_read(struct qmp_job_info *job, const struct qmp_value *value)
 {
@@ -397,40 +401,40 @@ static void jobs_reply(void *data, const struct qmp_error *error, const struct q
 {
 	static const struct qmp_error no_list = { -EPROTO, "",
 						  "query-block-jobs was answered with no list" };
-	struct call call = call_take(data);
+	const struct jobs_call *call = data;
 	struct qmp_job_info *jobs;
 	size_t count = 0;
 
 	if (!error && !qmp_value_is_list(value))
 		error = &no_list;
 	if (error) {
-		call.jobs(call.data, error, NULL, 0);
+		call->done(call->data, error, NULL, 0);
 		return;
 	}
 	jobs = must(calloc(qmp_value_count(value) + 1, sizeof(*jobs)));
 	for (size_t i = 0; i < qmp_value_count(value); i++)
 		count += job_read(&jobs[count], qmp_value_item(value, i));
-	call.jobs(call.data, NULL, jobs, count);
+	call->done(call->data, NULL, jobs, count);
 	free(jobs);
 }
 
 static bool jobs_in_brief(void *data, char *text)
 {
+	const struct jobs_call *call = data;
 	struct qmp_job_info jobs[BRIEF_JOBS_MAX];
-	struct call call;
 	size_t count;
 
 	if (!brief_jobs(text, jobs, &count))
 		return false;
-	call = call_take(data);
-	call.jobs(call.data, NULL, jobs, count);
+	call->done(call->data, NULL, jobs, count);
 	return true;
 }
 
 void qmp_query_block_jobs(struct qmp_link *link, qmp_jobs_fn done, void *data)
 {
-	qmp_link_ask(link, "query-block-jobs", jobs_in_brief, jobs_reply,
-		     call_new((struct call){ .jobs = done, .data = data }));
+	struct jobs_call call = { done, data };
+
+	qmp_link_ask(link, "query-block-jobs", jobs_in_brief, jobs_reply, &call, sizeof(call));
 }
 
 static void status_reply(void *data, const struct qmp_error *error, const struct qmp_value *value)

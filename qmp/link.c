@@ -270,9 +270,9 @@ void qmp_link_send(struct qmp_link *link, const char *name, struct qmp_value *ar
 }
 
 void qmp_link_ask(struct qmp_link *link, const char *name, qmp_brief_fn brief, qmp_reply_fn reply,
-		  void *data)
+		  const void *data, size_t size)
 {
-	send_command(link, sent_question(&link->sent, name, brief, reply, data), NULL);
+	send_command(link, sent_question(&link->sent, name, brief, reply, data, size), NULL);
 }
 
 void qmp_link_ask_known(struct qmp_link *link, const char *name, const struct qmp_known *known,

@@ -20,6 +20,7 @@ struct qmp_link;
 enum {
 	/* So many commands may wait for an answer on one link (answers to timed-out commands included); one more gets -EAGAIN. */
 	QMP_COMMANDS_MAX = 1024,
+	QMP_ASKER_BYTES = 32,
 };
 
 struct qmp_error {
@@ -75,8 +76,9 @@ void qmp_link_send(struct qmp_link *link, const char *command, struct qmp_value 
  * called, @reply is. Only one at a time is sent without an id, the others with one.
  */
 typedef bool (*qmp_brief_fn)(void *data, char *text);
+/* @data is copied, @size bytes of it, at most QMP_ASKER_BYTES: the functions get the copy, which is theirs until they return. */
 void qmp_link_ask(struct qmp_link *link, const char *command, qmp_brief_fn brief,
-		  qmp_reply_fn reply, void *data);
+		  qmp_reply_fn reply, const void *data, size_t size);
 
 /*
  * The same for a command whose long answer has often come before, to the letter (qmp/same.h): from this QEMU or from another.

@@ -3,6 +3,7 @@
  */
 #include "qmp/sent.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,17 +30,17 @@ struct command *command_new(const char *name, qmp_reply_fn reply, void *data)
 }
 
 struct command *sent_question(struct sent *sent, const char *name, qmp_brief_fn brief,
-			      qmp_reply_fn reply, void *data)
+			      qmp_reply_fn reply, const void *data, size_t size)
 {
 	struct command *command = &sent->question;
 
+	assert(size <= sizeof(command->asker));
 	if (command->name)
-		command = command_new(name, reply, data);
+		command = command_new(name, reply, NULL);
 	else
-		*command = (struct command){
-			.name = name, .reply = reply, .data = data, .lent = true
-		};
+		*command = (struct command){ .name = name, .reply = reply, .lent = true };
 	command->brief = brief;
+	command->data = memcpy(command->asker, data, size);
 	return command;
 }
 

@@ -27,6 +27,7 @@ struct command {
 	struct command *sent_prev, *sent_next;
 	const char *name; /* NULL: none */
 	bool lent; /* it lies in struct sent */
+	_Alignas(void *) char asker[QMP_ASKER_BYTES]; /* of a question: what @data points to */
 };
 
 /* All zeros at first. */
@@ -41,9 +42,9 @@ struct sent {
 
 /* @name is a literal. */
 struct command *command_new(const char *name, qmp_reply_fn reply, void *data);
-/* One that is read in brief. The first that is under way lies in @sent. */
+/* One that is read in brief. The first that is under way lies in @sent. Copies @data. */
 struct command *sent_question(struct sent *sent, const char *name, qmp_brief_fn brief,
-			      qmp_reply_fn reply, void *data);
+			      qmp_reply_fn reply, const void *data, size_t size);
 void command_free(struct command *command);
 /* Answers with an error of our own. */
 __attribute__((format(printf, 3, 4))) void command_fail(struct command *command, int code,

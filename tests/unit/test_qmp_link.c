@@ -436,8 +436,9 @@ static bool take_brief(void *data, char *text)
 
 static void ask_one(struct owner *owner, int number)
 {
-	sents[number] = (struct sent){ owner, number };
-	qmp_link_ask(owner->link, "ask", take_brief, on_reply, &sents[number]);
+	struct sent sent = { owner, number };
+
+	qmp_link_ask(owner->link, "ask", take_brief, on_reply, &sent, sizeof(sent));
 }
 
 static bool has_id(const struct peer *peer, size_t number)
