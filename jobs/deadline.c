@@ -40,8 +40,8 @@ static bool has_ended(const struct job *job)
 {
 	static const char *const last[] = { "waiting", "pending", "aborting", "concluded", "null" };
 
-	for (size_t i = 0; job->qemu_state && i < sizeof(last) / sizeof(*last); i++)
-		if (!strcmp(job->qemu_state, last[i]))
+	for (size_t i = 0; i < sizeof(last) / sizeof(*last); i++)
+		if (job_qemu_says(job, last[i]))
 			return true;
 	return job->phase >= JOB_FINALIZING;
 }

@@ -29,11 +29,6 @@ static void keep(char **kept, const char *text)
 	*kept = text ? strdup(text) : NULL;
 }
 
-static bool qemu_says(const struct job *job, const char *status)
-{
-	return job->qemu_state && !strcmp(job->qemu_state, status);
-}
-
 /* --- the final word --- */
 
 static void wake_waiters(struct disk *disk)
@@ -418,17 +413,17 @@ void finish_step(struct disk *disk)
 		return;
 	if (job->phase == JOB_FINALIZING && job->flushing && !is_dismissing(job))
 		return; /* dismissed already: concluded() follows */
-	if (qemu_says(job, "pending") && job->ours && job->waits_for_finalize)
+	if (job_qemu_says(job, "pending") && job->ours && job->waits_for_finalize)
 		finalize(disk);
-	else if (qemu_says(job, "concluded") && job->ours && job->dismiss_lost)
+	else if (job_qemu_says(job, "concluded") && job->ours && job->dismiss_lost)
 		return; /* the next look shows whether it was carried out */
-	else if (qemu_says(job, "concluded") && job->ours)
+	else if (job_qemu_says(job, "concluded") && job->ours)
 		dismiss(disk);
-	else if (qemu_says(job, "concluded") && job->seen && !job->auto_dismiss)
+	else if (job_qemu_says(job, "concluded") && job->seen && !job->auto_dismiss)
 		concluded_foreign(disk);
-	else if (qemu_says(job, "null") && job->dismiss_lost)
+	else if (job_qemu_says(job, "null") && job->dismiss_lost)
 		finish_not_shown(disk);
-	else if (qemu_says(job, "null") && !job->dismissing)
+	else if (job_qemu_says(job, "null") && !job->dismissing)
 		concluded(disk);
 }
 
@@ -438,17 +433,18 @@ static void status_changed(struct disk *disk, const char *status)
 {
 	struct job *job = disk->job;
 
-	keep(&job->qemu_state, status);
+	job_take_word(job->qemu_state, status);
 	job->step.still = false; /* until the figures of that are in */
-	if (qemu_says(job, "aborting") && job->state != JOB_ABORTING) {
+	if (job_qemu_says(job, "aborting") && job->state != JOB_ABORTING) {
 		job->state = JOB_ABORTING;
 		disk_changed(disk, TOPIC_JOB);
 	}
-	if (qemu_says(job, "concluded") && !job->outcome_known)
+	if (job_qemu_says(job, "concluded") && !job->outcome_known)
 		domain_refresh(disk->domain);
-	else if (qemu_says(job, "pending") || qemu_says(job, "concluded") || qemu_says(job, "null"))
+	else if (job_qemu_says(job, "pending") || job_qemu_says(job, "concluded") ||
+		 job_qemu_says(job, "null"))
 		finish_step(disk);
-	else if (!qemu_says(job, "waiting") && !qemu_says(job, "aborting") &&
+	else if (!job_qemu_says(job, "waiting") && !job_qemu_says(job, "aborting") &&
 		 !job->step.commands /* the last of their answers asks */)
 		domain_refresh_soon(
 			disk->domain); /* it may be a drain that is over already: ask what is true */

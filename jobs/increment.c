@@ -57,11 +57,6 @@ int64_t increment_first_limit(int64_t increment, int64_t speed)
 	return limit_for(increment, speed);
 }
 
-static bool qemu_says(const struct job *job, const char *status)
-{
-	return job->qemu_state && !strcmp(job->qemu_state, status);
-}
-
 /* --- waiting for the next step --- */
 
 static void wait_ms(struct disk *disk, uint64_t ms)
@@ -235,7 +230,7 @@ void increment_go(struct disk *disk)
 	if (!job->mark || job->phase != JOB_LIVE || job->abort_asked || job->step.commands ||
 	    !disk->domain->link->ready)
 		return;
-	if (qemu_says(job, "running") && !job->qemu_paused)
+	if (job_qemu_says(job, "running") && !job->qemu_paused)
 		hold(disk); /* it was adopted in the midst of a step, or somebody else has resumed it */
 	if (job->step.still && !job->step.looked)
 		look(job);

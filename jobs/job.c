@@ -138,10 +138,8 @@ void job_free(struct job *job)
 	deletion_free(job->deletion);
 	free(job->id);
 	free(job->error);
-	free(job->qemu_state);
 	free(job->dest);
 	free(job->dest_format);
-	free(job->io_status);
 	free(job->on_error);
 	free(job->flush_error);
 	free(job->io_operation);
@@ -158,6 +156,22 @@ static bool replace(char **kept, const char *text)
 	free(*kept);
 	*kept = text ? strdup(text) : NULL;
 	return true;
+}
+
+bool job_take_word(char kept[QEMU_WORD_BYTES], const char *word)
+{
+	size_t length = word ? strnlen(word, QEMU_WORD_BYTES - 1) : 0;
+
+	if (!memcmp(kept, word ? word : "", length) && !kept[length])
+		return false;
+	memcpy(kept, word ? word : "", length);
+	kept[length] = 0;
+	return true;
+}
+
+bool job_qemu_says(const struct job *job, const char *state)
+{
+	return !strcmp(job->qemu_state, state);
 }
 
 static const int64_t rate_max = (int64_t)1 << 50; /* a PiB a second: more is the peer's nonsense */
@@ -199,7 +213,7 @@ static bool is_paused(const struct qmp_job_info *info)
 /* A job that takes steps is paused by us again and again: whether it is held is not QEMU's to say. */
 static bool is_held(const struct job *job)
 {
-	bool stopped = job->io_status && strcmp(job->io_status, "ok") != 0;
+	bool stopped = *job->io_status && strcmp(job->io_status, "ok") != 0;
 
 	/* While a step is under way, what is known of errors is from before it. */
 	return job->parked || job->user_paused ||
@@ -239,7 +253,7 @@ bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_n
 	bool steps = job->mark != 0, changed, flaps;
 	enum job_state state;
 
-	changed = replace(&job->io_status, info->io_status);
+	changed = job_take_word(job->io_status, info->io_status);
 	job->qemu_paused = info->paused;
 	job->step.still = stands_still(job, info);
 	if (steps && !job->parked && job->step.still && info->offset >= job->mark)
@@ -264,7 +278,7 @@ bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_n
 	job->length = info->length < 0 ? 0 : info->length;
 	job->auto_dismiss = info->auto_dismiss;
 	job->waits_for_finalize = !info->auto_finalize;
-	flaps = replace(&job->qemu_state, info->status);
+	flaps = job_take_word(job->qemu_state, info->status);
 	changed |= flaps && !steps;
 	if (info->error)
 		changed |= replace(&job->error, info->error);
@@ -329,14 +343,13 @@ bool job_is_ending(const struct job *job)
 {
 	static const char *const last[] = { "aborting", "concluded", "null" };
 
-	for (size_t i = 0; job->qemu_state && i < sizeof(last) / sizeof(*last); i++)
-		if (!strcmp(job->qemu_state, last[i]))
+	for (size_t i = 0; i < sizeof(last) / sizeof(*last); i++)
+		if (job_qemu_says(job, last[i]))
 			return true;
 	return job->phase >= JOB_FINALIZING;
 }
 
 bool job_has_begun_to_end(const struct job *job)
 {
-	return job_is_ending(job) || (job->qemu_state && (!strcmp(job->qemu_state, "waiting") ||
-							  !strcmp(job->qemu_state, "pending")));
+	return job_is_ending(job) || job_qemu_says(job, "waiting") || job_qemu_says(job, "pending");
 }

@@ -45,6 +45,11 @@ struct step {
 	int64_t used; /* of it, bytes */
 };
 
+enum {
+	QEMU_WORD_BYTES =
+		16, /* of JobStatus, BlockDeviceIoStatus: the longest are "concluded" and "nospace" */
+};
+
 /* How far the end of a job has come. */
 enum job_phase {
 	JOB_STARTING, /* the start command is sent, QEMU has not answered */
@@ -66,8 +71,8 @@ struct job {
 	int64_t rate; /* bytes a second as measured, 0: not known yet */
 	int64_t sample_offset; /* where `rate` was last measured ... */
 	uint64_t sample_ns; /* ... and when, by the loop's clock */
-	char *qemu_state; /* as QEMU names it */
-	char *io_status;
+	char qemu_state[QEMU_WORD_BYTES],
+		io_status[QEMU_WORD_BYTES]; /* as QEMU names them; "": it has not */
 	bool seen; /* QEMU has shown it, or told of it */
 	bool told; /* job-started is in the logs */
 	bool begun; /* an earlier life has put on record that QEMU has it, and may have told its writer */
@@ -164,6 +169,12 @@ const char *job_type_word(const char *qemu_type);
 
 /* One of our own type words; "unknown" if @word is none. Static. */
 const char *job_type_known(const char *word);
+
+/* Sets @kept to what QEMU has called it, cut off if it is none of its words; NULL: to "". True if that is a change. */
+bool job_take_word(char kept[QEMU_WORD_BYTES], const char *word);
+
+/* True if QEMU has the job in this state of its own. */
+bool job_qemu_says(const struct job *job, const char *state);
 
 /* Takes over QEMU's figures and state. Returns true if something that `status` or `job` shows, figures left aside, has changed. */
 bool job_update(struct job *job, const struct qmp_job_info *info, uint64_t now_ns);

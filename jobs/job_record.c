@@ -378,7 +378,7 @@ void job_record_hand_over(const struct disk *disk)
 	json_flag(record, "was-ready", job->was_ready);
 	json_number(record, "offset", job->offset);
 	json_number(record, "length", job->length);
-	if (job->io_status)
+	if (*job->io_status)
 		json_text(record, "io-status", job->io_status);
 	json_close(record, '}');
 	journal_put(disk->domain->model->handover, key, text_bytes(record));
@@ -454,7 +454,7 @@ bool job_record_pick_up(struct disk *disk)
 		job_record_read(disk, job); /* which may know more, such as its end */
 		job->offset = qmp_value_number(record, "offset", job->offset);
 		job->length = qmp_value_number(record, "length", job->length);
-		take_text(&job->io_status, record, "io-status");
+		job_take_word(job->io_status, qmp_value_text(record, "io-status", NULL));
 		recall(disk, job, record);
 		job->carried = true;
 		job->previous = disk->job;

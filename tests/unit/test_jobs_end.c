@@ -293,8 +293,7 @@ Test(jobs_end, too_many_commands_in_flight)
 	cr_assert(peer_run_until_command(world.peer, "block-job-set-speed", QMP_COMMANDS_MAX,
 					 WORLD_WAIT_MS));
 	pend(&world, 0);
-	WORLD_UNTIL(&world, world_job(&world, "vda")->qemu_state &&
-				    !strcmp(world_job(&world, "vda")->qemu_state, "pending"));
+	WORLD_UNTIL(&world, job_qemu_says(world_job(&world, "vda"), "pending"));
 	WORLD_WHILE(&world, peer_count_of(world.peer, "job-finalize") == 0, 20);
 	for (size_t i = 0; i < peer_count(world.peer); i++)
 		if (!strcmp(peer_command(world.peer, i), "block-job-set-speed"))

@@ -227,6 +227,11 @@ Test(jobs_job, updates)
 	info.io_status = NULL;
 	info.speed = 5;
 	cr_assert(job_update(job, &info, 8));
+	cr_assert_str_empty(job->io_status);
+	info.status = "no-word-that-QEMU-has";
+	cr_assert(job_update(job, &info, 8));
+	cr_assert(!job_update(job, &info, 8));
+	cr_assert_str_eq(job->qemu_state, "no-word-that-QE");
 	job->abort_asked = true;
 	cr_assert(job_update(job, &info, 9));
 	cr_assert_eq(job->state, JOB_ABORTING);
