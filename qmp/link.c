@@ -348,34 +348,6 @@ static void take_event(struct qmp_link *link, const struct qmp_value *message)
 	tell_event(link, &event);
 }
 
-static void tell_text(const struct command *command)
-{
-	size_t length;
-	const char *text = command->same ? same_noted(command->same, &length) : NULL;
-
-	if (text)
-		command->known->came(command->data, text, length);
-}
-
-static void command_answer(struct command *command, const struct qmp_value *message)
-{
-	const struct qmp_value *refusal = qmp_value_get(message, "error");
-	struct qmp_error error = {
-		.code = -EREMOTEIO,
-		.class = qmp_value_text(refusal, "class", ""),
-		.text = qmp_value_text(refusal, "desc", "QEMU gives no reason"),
-	};
-
-	if (!command->reply)
-		return;
-	if (refusal) {
-		command->reply(command->data, &error, NULL);
-		return;
-	}
-	tell_text(command);
-	command->reply(command->data, NULL, qmp_value_get(message, "return"));
-}
-
 /* It has been answered. */
 static void command_leave(struct qmp_link *link, struct command *command, bool failed)
 {

@@ -67,6 +67,34 @@ void command_fail(struct command *command, int code, const char *format, ...)
 		reply(command->data, &(struct qmp_error){ code, "", text }, NULL);
 }
 
+static void tell_text(const struct command *command)
+{
+	size_t length;
+	const char *text = command->same ? same_noted(command->same, &length) : NULL;
+
+	if (text)
+		command->known->came(command->data, text, length);
+}
+
+void command_answer(const struct command *command, const struct qmp_value *message)
+{
+	const struct qmp_value *refusal = qmp_value_get(message, "error");
+	struct qmp_error error = {
+		.code = -EREMOTEIO,
+		.class = qmp_value_text(refusal, "class", ""),
+		.text = qmp_value_text(refusal, "desc", "QEMU gives no reason"),
+	};
+
+	if (!command->reply)
+		return;
+	if (refusal) {
+		command->reply(command->data, &error, NULL);
+		return;
+	}
+	tell_text(command);
+	command->reply(command->data, NULL, qmp_value_get(message, "return"));
+}
+
 /* The names of commands are ours: nothing in them needs to be escaped. (printf(3) would be most of the work for a short one.) */
 const char *command_line(const struct command *command, struct qmp_value *arguments, size_t *length)
 {

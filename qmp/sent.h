@@ -49,6 +49,8 @@ void command_free(struct command *command);
 /* Answers with an error of our own. */
 __attribute__((format(printf, 3, 4))) void command_fail(struct command *command, int code,
 							const char *format, ...);
+/* Answers with what the peer says: a message with "return" or "error". */
+void command_answer(const struct command *command, const struct qmp_value *message);
 /* What the peer is told; static: until the next call. @arguments may be NULL. */
 const char *command_line(const struct command *command, struct qmp_value *arguments,
 			 size_t *length);
