@@ -87,7 +87,8 @@ static size_t size_of_link(const struct place *link)
 
 static size_t size_of(const struct place *place, struct text **content)
 {
-	*content = NULL;
+	if (*content)
+		return text_length(*content);
 	if (place_is_folder(place))
 		return 0;
 	if (place->link)

@@ -32,6 +32,9 @@ enum {
 	FILE_WAITS = 1 << 1, /* a read at offset 0 first waits until no job is live */
 	FILE_LOG = 1 << 2, /* the content is the event log; show is NULL */
 	FILE_LINKS = 1 << 3, /* a folder of links: by-source */
+	FILE_STEADY =
+		1
+		<< 4, /* its length hangs on its topic alone: whatever figures it shows have room */
 };
 
 struct file {
@@ -65,7 +68,7 @@ struct target place_target(const struct place *place);
 void place_show(const struct place *place, struct text *out);
 /*
  * All of stat but owner and inode number. *@content is what the file shows at this moment, to be freed; NULL: a folder, a log, or what
- * blocks.
+ * blocks. If it is not NULL before, that is what the file shows.
  */
 void place_stat(const struct place *place, struct stat *stat, struct text **content);
 

@@ -70,7 +70,7 @@ const struct file root_files[] = {
 	{
 		.name = "jobs",
 		.mode = S_IFREG | 0444,
-		.flags = FILE_FRESH,
+		.flags = FILE_FRESH | FILE_STEADY,
 		.topic = TOPIC_STATUS,
 		.show = show_jobs,
 		.help = "a table for people: one line a live job; state? is of a QEMU that does "

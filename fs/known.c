@@ -9,6 +9,7 @@
 
 enum {
 	AT_ONCE_NS = 3 * 1000 * 1000,
+	AGAIN_NS = 1000 * 1000 * 1000, /* figures of running jobs are as old as that anyway */
 };
 
 struct known_node {
@@ -18,6 +19,7 @@ struct known_node {
 	uint64_t told_ns; /* when, by uv_hrtime() */
 	struct text
 		*shorter; /* told right before that; NULL: that was no shorter, or a while ago */
+	uint64_t version, made_ns; /* for known_again() */
 	bool toucher; /* it was told to the toucher, and to nobody else for a while before that */
 	bool over; /* and the toucher has done with it */
 	UT_hash_handle hh;
@@ -107,6 +109,25 @@ void known_tell(struct known *known, uint64_t node, struct text *content, bool t
 	entry->toucher = toucher && (entry->toucher || !is_at_once(entry));
 	entry->over = false;
 	entry->told_ns = uv_hrtime();
+}
+
+struct text *known_again(struct known *known, uint64_t node, uint64_t version)
+{
+	struct known_node *entry = find(known, node);
+	struct text *content = NULL;
+	uint64_t now = uv_hrtime();
+
+	if (!entry)
+		return NULL;
+	if (entry->version == version && now - entry->made_ns < AGAIN_NS) {
+		content = entry->told;
+		entry->told = NULL;
+	}
+	if (!content) {
+		entry->version = version;
+		entry->made_ns = now;
+	}
+	return content;
 }
 
 void known_touched(struct known *known, uint64_t node)

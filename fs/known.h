@@ -26,6 +26,11 @@ void known_forget(struct known *known, uint64_t node, uint64_t times);
 /* The kernel has been told the size of @content, @toucher: for our toucher. Takes it; NULL: it does not change, or only grows. */
 void known_tell(struct known *known, uint64_t node, struct text *content, bool toucher);
 /*
+ * For a file whose length hangs on @version alone: what was told of it within the last second, to be told once more, the caller's now; NULL: there is
+ * none, and what is told next is of this @version. Who looks at a table of a thousand jobs has it laid out once, not for each question of the kernel's.
+ */
+struct text *known_again(struct known *known, uint64_t node, uint64_t version);
+/*
  * The toucher has opened, written and closed the file since: so what it was told of it has long been taken note of, and is under way at the same
  * time as nothing that is told from now on.
  */

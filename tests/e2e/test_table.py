@@ -1,5 +1,6 @@
 """`jobs`: the table of all live jobs."""
 
+import os
 import select
 import time
 import unicodedata
@@ -63,6 +64,30 @@ def test_columns(pair):
     for name in ("DISK", "TYPE", "STATE", "PROGRESS"):
         column = lines[0].index(name)
         assert all(line[column - 1] == " " and line[column] != " " for line in lines)
+
+
+@pytest.mark.quick
+def test_size_is_what_is_read(pair):
+    """Catches a size that is remembered from before a job began or ended, and figures that make a line longer."""
+    def check(jobs):
+        for _ in range(10):
+            size = os.stat(pair / "jobs").st_size
+            text = pair.read("jobs")
+            assert size == len(text.encode()) and text.count("\n") == 1 + jobs
+
+    disks = [pair.disk(domain, disk) for domain in ("web1", "db") for disk in ("vda", "vdb")]
+    check(0)
+    for number, disk in enumerate(disks):
+        disk.hold()
+        check(number + 1)
+    for number, disk in enumerate(disks):
+        disk.write("speed", "100\n")
+        check(4)
+        disk.write("pause", f"{number % 2}\n")
+        check(4)
+    for number, disk in enumerate(disks):
+        disk.write("abort", "\n")
+        check(3 - number)
 
 
 def test_figures_are_fresh(storage_daemon, mount, overlay):

@@ -54,6 +54,30 @@ Test(fs_known, what_was_told_goes_with_the_node)
 	known_clear(&known);
 }
 
+/* Would catch: a content that is told again though it is another by now, or is freed twice. */
+Test(fs_known, told_again_while_nothing_has_changed)
+{
+	struct known known = { 0 };
+	struct text *text;
+
+	cr_assert_null(known_again(&known, NODE, 7));
+	known_looked_up(&known, NODE);
+	cr_assert_null(known_again(&known, NODE, 7));
+	known_tell(&known, NODE, text_of("vda 1%\n"), false);
+	for (int i = 0; i < 3; i++) {
+		text = known_again(&known, NODE, 7);
+		cr_assert_str_eq(text_bytes(text), "vda 1%\n");
+		known_tell(&known, NODE, text, false);
+		cr_assert_eq(known_told(&known, NODE), text);
+	}
+	cr_assert_null(known_again(&known, NODE, 8), "something has changed");
+	known_tell(&known, NODE, text_of("vda 1%\nvdb 2%\n"), false);
+	text = known_again(&known, NODE, 8);
+	cr_assert_str_eq(text_bytes(text), "vda 1%\nvdb 2%\n");
+	text_free(text);
+	known_clear(&known);
+}
+
 Test(fs_known, the_shorter_of_two_at_once)
 {
 	/* Catches half a word given to a kernel that has dropped the second of two answers under way at the same time. */
