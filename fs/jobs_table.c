@@ -214,6 +214,7 @@ static void collect(struct table *table, const struct model *model)
 	const struct disk *disk;
 
 	DL_FOREACH(model->domains, domain) {
+		domain_prefetch(domain);
 		DL_FOREACH(domain->disks, disk) {
 			if (!disk_is_busy(disk))
 				continue;

@@ -67,6 +67,9 @@ void domain_changed(struct domain *domain, enum topic topic);
  */
 void domain_looked_at(struct domain *domain);
 
+/* To be called with each by who goes through many: has those behind it ready when he comes to them (jobs/prefetch.c). */
+void domain_prefetch(const struct domain *domain);
+
 /* What is known of its live jobs is not what QEMU says now: there is no link, or QEMU has not answered for a while. */
 bool domain_is_late(const struct domain *domain);
 

@@ -162,6 +162,7 @@ static void refreshed(void *data, const struct qmp_error *error, const struct qm
 	struct domain *domain = data;
 	struct domain_link *link = domain->link;
 
+	domain_prefetch(domain);
 	link->refreshing = false;
 	if (!error) {
 		for (size_t i = 0; i < count; i++) {

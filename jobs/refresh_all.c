@@ -88,6 +88,7 @@ void model_refresh(struct op *op)
 	round->timer.data = round;
 	uv_timer_start(&round->timer, patience_over, REFRESH_ALL_MS, 0);
 	DL_FOREACH(model->domains, domain) {
+		domain_prefetch(domain);
 		if (domain_is_late(domain) || !has_figures(domain))
 			continue;
 		assert(round->asked <= count);

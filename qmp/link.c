@@ -16,6 +16,7 @@
 #include <utlist.h>
 #include "qmp/brief.h"
 #include "qmp/greeting.h"
+#include "qmp/prefetch.h"
 #include "qmp/sent.h"
 
 enum {
@@ -559,6 +560,17 @@ void qmp_link_close(struct qmp_link *link)
 {
 	link->let_go = true;
 	link_end(link, 0, "the link was closed");
+}
+
+void qmp_link_prefetch(const struct qmp_link *link)
+{
+	prefetch(link, offsetof(struct qmp_link, timer));
+}
+
+void qmp_link_prefetch_parts(const struct qmp_link *link)
+{
+	prefetch(link->reader, 1);
+	transport_prefetch(link->transport);
 }
 
 pid_t qmp_link_peer(const struct qmp_link *link)

@@ -103,6 +103,10 @@ void qmp_link_ask_known(struct qmp_link *link, const char *command, const struct
  */
 void qmp_link_close(struct qmp_link *link);
 
+/* A command, or an answer, is about to come: fetches the memory of the link, which may be NULL; and, when that is there, of what it points to. */
+void qmp_link_prefetch(const struct qmp_link *link);
+void qmp_link_prefetch_parts(const struct qmp_link *link);
+
 /* The process at the other end if it is one of this machine and the kernel knows it (SO_PEERCRED), or 0. */
 pid_t qmp_link_peer(const struct qmp_link *link);
 

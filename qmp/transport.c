@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "qmp/prefetch.h"
 #include "qmp/transport_private.h"
 
 enum {
@@ -161,6 +162,12 @@ void transport_write(struct transport *transport, const char *bytes, size_t leng
 size_t transport_unsent(const struct transport *transport)
 {
 	return transport->output ? uv_stream_get_write_queue_size(transport->output) : 0;
+}
+
+void transport_prefetch(const struct transport *transport)
+{
+	/* The handle that it reads from and writes to mostly lies behind it. */
+	prefetch(transport, sizeof(*transport) + sizeof(uv_pipe_t));
 }
 
 /* --- beginning and end --- */

@@ -58,6 +58,8 @@ struct transport *transport_open(uv_loop_t *loop, const struct qmp_address *addr
  * it is not, the command's deadline will tell.
  */
 void transport_write(struct transport *transport, const char *bytes, size_t length);
+/* Fetches its memory ahead (qmp/prefetch.h). NULL: there is none. */
+void transport_prefetch(const struct transport *transport);
 /* Bytes that were given to transport_write() and nobody has taken yet. */
 size_t transport_unsent(const struct transport *transport);
 
