@@ -51,6 +51,7 @@ struct qmp_link {
 	uint64_t busy_ms; /* when to call a silent peer busy, 0: not */
 	uint64_t timer_ms; /* when the timer is set to fire, 0: it is not */
 	bool second_look; /* the timer has fired already for what is due */
+	bool looked; /* and what had come by then is being read */
 	uv_timer_t timer;
 
 	int code; /* why it ended */
@@ -211,21 +212,29 @@ static void expire_greeting(struct qmp_link *link)
 }
 
 /*
- * The loop runs timers before it reads. If this process was held up, the answer may be there already: so what is due is
- * only believed when the timer fires for the second time, after a look at the socket.
+ * The loop runs timers before it reads. If this process was held up, the answer may be there already: so what is due is only believed when the
+ * timer fires for the second time. Even then, with many timers due, the loop may not have read in between: not as long as there is
+ * something to read, unless some has been read since.
  */
+static bool is_believed(const struct qmp_link *link)
+{
+	return link->second_look && (link->looked || !transport_has_input(link->transport));
+}
+
 static void timer_fired(uv_timer_t *timer)
 {
 	struct qmp_link *link = timer->data;
 
 	link->timer_ms = 0;
 	fail_refused(link);
-	if (link->second_look && link->state != LINK_ENDED) {
+	if (is_believed(link) && link->state != LINK_ENDED) {
 		expire_greeting(link);
 		/* An owner that lets go in a callback still has its commands answered, at the end. */
 		if (link->state != LINK_ENDED)
 			expire_commands(link);
 	}
+	if (!link->second_look)
+		link->looked = false;
 	link->second_look = next_due_ms(link) <= uv_now(timer->loop);
 	arm_timer(link);
 }
@@ -496,6 +505,7 @@ static void bytes_came(void *owner, const char *bytes, size_t length)
 {
 	struct qmp_link *link = owner;
 
+	link->looked = true;
 	while (length && link->state != LINK_ENDED) {
 		size_t used = take_brief(link, bytes, length);
 

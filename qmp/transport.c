@@ -5,6 +5,7 @@
 #include "qmp/transport.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -99,6 +100,16 @@ static void bytes_came(uv_stream_t *stream, ssize_t length, const uv_buf_t *buff
 		transport->handlers->bytes(transport->owner, buffer->base, length);
 	else if (length < 0)
 		input_ended(transport, length == UV_EOF ? -ECONNRESET : (int)length);
+}
+
+bool transport_has_input(const struct transport *transport)
+{
+	struct pollfd wanted = { .events = POLLIN };
+
+	/* What is not read any more stays where it is. */
+	return transport && transport->input && uv_is_active((uv_handle_t *)transport->input) &&
+	       uv_fileno((const uv_handle_t *)transport->input, &wanted.fd) == 0 &&
+	       poll(&wanted, 1, 0) > 0;
 }
 
 void transport_connected(struct transport *transport, uv_stream_t *in, uv_stream_t *out,

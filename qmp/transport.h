@@ -8,6 +8,7 @@
 #ifndef QMP_TRANSPORT_H
 #define QMP_TRANSPORT_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 #include <uv.h>
 
@@ -58,6 +59,8 @@ struct transport *transport_open(uv_loop_t *loop, const struct qmp_address *addr
  * it is not, the command's deadline will tell.
  */
 void transport_write(struct transport *transport, const char *bytes, size_t length);
+/* True if the peer has sent something, or hung up, that the loop has not come to yet. */
+bool transport_has_input(const struct transport *transport);
 /* Fetches its memory ahead (qmp/prefetch.h). NULL: there is none. */
 void transport_prefetch(const struct transport *transport);
 /* Bytes that were given to transport_write() and nobody has taken yet. */

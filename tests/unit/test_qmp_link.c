@@ -332,6 +332,29 @@ Test(qmp_link, answer_that_waits_in_the_socket_is_no_timeout)
 	end(&owner);
 }
 
+static void hold_up_in_between(uv_timer_t *timer)
+{
+	usleep(5000);
+	uv_update_time(timer->loop);
+}
+
+Test(qmp_link, answer_that_waits_while_other_timers_take_their_time)
+{
+	/* Catches a second look that comes before anything was read: the loop goes on with timers as long as some are due. */
+	struct owner owner;
+	uv_timer_t other;
+
+	ready(&owner, 1000);
+	uv_timer_init(&owner.loop, &other);
+	peer_set_hook(owner.peer, answer_then_hold_up, NULL);
+	send_one(&owner, "slow", 1);
+	uv_timer_start(&other, hold_up_in_between, 1001, 0);
+	until(&owner, "reply1");
+	expect_log(&owner, "reply1:1 ");
+	uv_close((uv_handle_t *)&other, NULL);
+	end(&owner);
+}
+
 Test(qmp_link, answer_to_nothing)
 {
 	/* Catches an answer without a known id that is taken for any command's, or passed over. */
