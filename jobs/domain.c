@@ -428,14 +428,14 @@ void domain_burst_over(uv_timer_t *timer)
 /* --- beginning and end --- */
 
 enum {
-	TIMERS = 7,
+	TIMERS = 8,
 };
 
 static void timers_of(struct domain_link *link, uv_timer_t *timers[TIMERS])
 {
-	uv_timer_t *all[TIMERS] = { &link->retry,     &link->burst, &link->tick,
-				    &link->deadline,  &link->pace,  &link->patience,
-				    &link->turn_timer };
+	uv_timer_t *all[TIMERS] = { &link->retry,      &link->burst, &link->tick,
+				    &link->deadline,   &link->pace,  &link->patience,
+				    &link->turn_timer, &link->look };
 
 	memcpy(timers, all, sizeof(all));
 }

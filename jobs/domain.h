@@ -62,8 +62,8 @@ bool domain_is_busy(const struct domain *domain);
 void domain_changed(struct domain *domain, enum topic topic);
 
 /*
- * Somebody has looked into the domain's folder: look for disks that were added or removed behind our back, in the background and at
- * most once in a while. QEMU tells nobody when a disk is plugged in.
+ * Somebody has looked into the domain's folder: look for disks that were added or removed behind our back, a moment later, in the background and
+ * at most once in a while. QEMU tells nobody when a disk is plugged in.
  */
 void domain_looked_at(struct domain *domain);
 

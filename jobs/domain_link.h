@@ -21,6 +21,8 @@
 
 enum {
 	LOOK_NS_MIN = 250000000, /* how often at most somebody's look makes us look */
+	LOOK_DELAY_MS =
+		100, /* after his: most who come through a folder do so to give a command, which is not to wait for what we ask */
 	REFRESH_ALL_MS =
 		250, /* who looks at all jobs waits so long for a QEMU that does not answer */
 	/*
@@ -57,6 +59,7 @@ struct domain_link {
 	uv_timer_t burst; /* tells bursts of failed requests */
 	uv_timer_t deadline; /* the nearest of its jobs */
 	uv_timer_t pace; /* the next step of a pull in increments */
+	uv_timer_t look; /* somebody has looked (jobs/sync.c) */
 	uv_timer_t patience; /* is QEMU still there, while somebody waits for an abort? */
 	enum turn turn;
 	uv_timer_t turn_timer;

@@ -522,10 +522,27 @@ void domain_pump(struct domain *domain)
 		domain_sync(domain);
 }
 
+/* --- somebody looks --- */
+
+/* A sync that has begun since shows all that he could have looked for. */
+static bool look_is_due(const struct domain_link *link, uint64_t ns)
+{
+	return link->synced && !link->syncing && uv_hrtime() - link->synced_ns >= ns;
+}
+
+static void look(uv_timer_t *timer)
+{
+	struct domain *domain = timer->data;
+
+	if (look_is_due(domain->link, LOOK_DELAY_MS * (uint64_t)1000000))
+		domain_sync(domain);
+}
+
 void domain_looked_at(struct domain *domain)
 {
 	struct domain_link *link = domain->link;
 
-	if (link->synced && !link->syncing && uv_hrtime() - link->synced_ns >= LOOK_NS_MIN)
-		domain_sync(domain);
+	if (look_is_due(link, LOOK_NS_MIN) && !link->stopping &&
+	    !uv_is_active((uv_handle_t *)&link->look))
+		uv_timer_start(&link->look, look, LOOK_DELAY_MS, 0);
 }

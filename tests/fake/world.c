@@ -414,6 +414,13 @@ void world_wait(struct world *world, const char *disk, struct answer_slip *slip)
 
 void world_look(struct world *world)
 {
-	world->domain->link->synced_ns = 0;
+	struct domain_link *link = world->domain->link;
+
+	link->synced_ns = 0;
 	domain_looked_at(world->domain);
+	/* As if the moment had passed that it waits. */
+	if (uv_is_active((uv_handle_t *)&link->look)) {
+		uv_timer_stop(&link->look);
+		domain_sync(world->domain);
+	}
 }

@@ -204,6 +204,25 @@ Test(jobs_flight, disk_removed)
 	world_free(&world);
 }
 
+Test(jobs_flight, a_look_waits_for_the_command_that_follows)
+{
+	/* Catches a command that waits for what a walk to its file has made us ask, and looks that are forgotten. */
+	struct world world;
+
+	world_new(&world, 1);
+	world_connect(&world);
+	world.domain->link->synced_ns = 0;
+	domain_looked_at(world.domain);
+	domain_looked_at(world.domain);
+	cr_assert(!world.domain->link->syncing);
+	cr_assert_geq(uv_timer_get_due_in(&world.domain->link->look), LOOK_DELAY_MS / 2);
+	cr_assert_eq(peer_count_of(world.peer, "query-block"), 1, "that of the beginning");
+	WORLD_UNTIL(&world, peer_count_of(world.peer, "query-block") == 2);
+	WORLD_UNTIL(&world, world_is_quiet(&world));
+	cr_assert_eq(peer_count_of(world.peer, "query-block"), 2);
+	world_free(&world);
+}
+
 Test(jobs_flight, stop_with_everything_in_flight)
 {
 	/* Catches an op that shutdown forgets or answers twice, and memory of what QEMU had still to answer. */
