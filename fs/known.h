@@ -4,7 +4,7 @@
  * of it would be seen. Kept for the nodes that the kernel holds on to, from a lookup until it forgets them. (It does not forget
  * what nobody uses until it wants the memory: who watches cannot be told from that.)
  *
- * Fed by fs/ops.c, asked by fs/io.c.
+ * Fed by fs/ops.c, asked by fs/io.c, and by fs/ops.c for what may be told once more.
  */
 #ifndef FS_KNOWN_H
 #define FS_KNOWN_H

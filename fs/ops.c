@@ -60,7 +60,7 @@ static void looked_at(fuse_req_t req, const struct place *folder)
 		domain_looked_at(folder->domain);
 }
 
-/* As place_stat(). */
+/* As place_stat(); *@content need not be set before. */
 static void fill_stat(fuse_req_t req, const struct place *place, struct stat *stat,
 		      struct text **content)
 {

@@ -20,21 +20,35 @@ static void tell(struct disk *disk, enum topic topic)
 	model->watcher->changed(model->watcher_data, disk->domain, disk, topic);
 }
 
+static const char *type_of(const struct disk *disk)
+{
+	return disk->job ? disk->job->type : NULL;
+}
+
+void disk_is_told(struct disk *disk)
+{
+	disk->told_status = disk_status(disk);
+	disk->told_type = type_of(disk);
+}
+
 void disk_changed(struct disk *disk, enum topic topic)
 {
 	struct model *model = disk->domain->model;
-	const char *status = disk_status(disk);
+	bool is_status;
 
 	tell(disk, topic);
-	if (topic == TOPIC_JOB)
-		job_record_hand_over(disk);
-	if (topic == TOPIC_JOB && status != disk->told_status) {
-		disk->told_status = status;
+	if (topic != TOPIC_JOB)
+		return;
+	job_record_hand_over(disk);
+	is_status = disk_status(disk) != disk->told_status;
+	if (!is_status && type_of(disk) == disk->told_type)
+		return;
+	disk_is_told(disk);
+	if (is_status)
 		tell(disk, TOPIC_STATUS);
-		/* The table of all live jobs. */
-		stamp_touch(&model->stamps[TOPIC_STATUS]);
-		model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_STATUS);
-	}
+	/* The table of all live jobs has both. */
+	stamp_touch(&model->stamps[TOPIC_STATUS]);
+	model->watcher->changed(model->watcher_data, NULL, NULL, TOPIC_STATUS);
 }
 
 static void wait_over(struct op *op)

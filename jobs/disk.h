@@ -33,7 +33,8 @@ struct disk {
 	size_t history_count;
 	size_t history_slot; /* where the journal keeps the next one */
 	struct stamp stamps[TOPIC_COUNT];
-	const char *told_status; /* the word of `status` when TOPIC_STATUS last changed */
+	const char *told_status,
+		*told_type; /* the word of `status`, and the job's type, when TOPIC_JOB last changed */
 	struct event_log log;
 	bool going_over_sent; /* QEMU has been told to put an overlay on it, and has not answered */
 	bool going_over; /* an overlay is being put on it, or may have been: its chain is not known for certain */
@@ -47,6 +48,9 @@ static inline bool disk_is_busy(const struct disk *disk)
 
 /* The word of `status`: the live state, the last final one, or idle. Static. */
 const char *disk_status(const struct disk *disk);
+
+/* What the disk has now nobody needs to be told of as a change: it has just been made. */
+void disk_is_told(struct disk *disk);
 
 /*
  * Says that @topic of the disk has changed: stamps it and tells the watcher. With TOPIC_JOB that is TOPIC_STATUS too, if the word

@@ -490,9 +490,11 @@ void finish_job_event(struct disk *disk, const struct qmp_event *event)
 		record_end(job, event);
 		break;
 	case QMP_EVENT_BLOCK_JOB_READY:
-		if (!strcmp(job->type, "commit"))
-			job->type =
-				"active-commit"; /* only such a one becomes ready, and it may be over when it is looked at */
+		/* Only such a one becomes ready, and it may be over when it is looked at. */
+		if (!strcmp(job->type, "commit")) {
+			job->type = "active-commit";
+			disk_changed(disk, TOPIC_JOB);
+		}
 		domain_refresh_soon(disk->domain);
 		break;
 	case QMP_EVENT_BLOCK_JOB_ERROR:

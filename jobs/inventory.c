@@ -236,7 +236,7 @@ static void add_disk(struct domain *domain, struct qmp_disk_info *info)
 	}
 	history_load(disk);
 	domain->link->recovered = false;
-	disk->told_status = disk_status(disk);
+	disk_is_told(disk);
 	DL_APPEND(domain->disks, disk);
 	model->watcher->added(model->watcher_data, domain, disk);
 	domain_changed(domain, TOPIC_LISTING);

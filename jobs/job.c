@@ -162,6 +162,10 @@ bool job_take_word(char kept[QEMU_WORD_BYTES], const char *word)
 {
 	size_t length = word ? strnlen(word, QEMU_WORD_BYTES - 1) : 0;
 
+	/* Not within a character. */
+	while (length && (word[length] & 0xc0) == 0x80)
+		length--;
+
 	if (!memcmp(kept, word ? word : "", length) && !kept[length])
 		return false;
 	memcpy(kept, word ? word : "", length);

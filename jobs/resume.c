@@ -269,7 +269,7 @@ void model_resume(struct model *model)
 	DL_FOREACH(model->domains, domain) {
 		DL_FOREACH(domain->disks, disk) {
 			job_record_pick_up(disk);
-			disk->told_status = disk_status(disk);
+			disk_is_told(disk);
 		}
 		domain_start(domain);
 		/* Its engine has its folder by now, which is named after the first image. */

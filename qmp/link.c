@@ -218,23 +218,25 @@ static void expire_greeting(struct qmp_link *link)
  */
 static bool is_believed(const struct qmp_link *link)
 {
-	return link->second_look && (link->looked || !transport_has_input(link->transport));
+	return link->state != LINK_ENDED && link->second_look &&
+	       (link->looked || !transport_has_input(link->transport));
 }
 
 static void timer_fired(uv_timer_t *timer)
 {
 	struct qmp_link *link = timer->data;
+	bool believed;
 
 	link->timer_ms = 0;
 	fail_refused(link);
-	if (is_believed(link) && link->state != LINK_ENDED) {
+	if ((believed = is_believed(link))) {
 		expire_greeting(link);
 		/* An owner that lets go in a callback still has its commands answered, at the end. */
 		if (link->state != LINK_ENDED)
 			expire_commands(link);
 	}
-	if (!link->second_look)
-		link->looked = false;
+	if (believed || !link->second_look)
+		link->looked = false; /* what becomes due from now on has a first look of its own */
 	link->second_look = next_due_ms(link) <= uv_now(timer->loop);
 	arm_timer(link);
 }

@@ -223,6 +223,29 @@ Test(jobs_flight, a_look_waits_for_the_command_that_follows)
 	world_free(&world);
 }
 
+Test(jobs_flight, another_type_is_another_table)
+{
+	/* Catches the length of `jobs` told from before a commit was seen to be one of the active image. */
+	struct world world;
+	struct job *job;
+	uint64_t version;
+	char text[200];
+
+	connect_and_start(&world, 1);
+	job = world_job(&world, "vda");
+	job->type = job_type_known("commit");
+	disk_changed(world_disk(&world, "vda"), TOPIC_JOB);
+	version = world.model->stamps[TOPIC_STATUS].version;
+	qemu_hold(world.qemu, "query-block-jobs", true);
+	snprintf(text, sizeof(text),
+		 "{'device': '%s', 'type': 'commit', 'len': 9, 'offset': 9, 'speed': 0}", job->id);
+	peer_send_event(world.peer, "BLOCK_JOB_READY", text);
+	WORLD_UNTIL(&world, !strcmp(job->type, "active-commit"));
+	cr_assert_gt(world.model->stamps[TOPIC_STATUS].version, version);
+	qemu_hold(world.qemu, "query-block-jobs", false);
+	world_free(&world);
+}
+
 Test(jobs_flight, stop_with_everything_in_flight)
 {
 	/* Catches an op that shutdown forgets or answers twice, and memory of what QEMU had still to answer. */
