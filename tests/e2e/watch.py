@@ -125,12 +125,13 @@ class Program:
         found = []
 
         def look():
+            over = self.process.poll() is not None and not self.thread.is_alive()  # asked first: then all it says is there
             for number in range(self.at, len(self.lines)):
                 if re.search(pattern, self.lines[number]):
                     found.append(self.lines[number])
                     self.at = number + 1
                     return True
-            assert self.process.poll() is None or self.thread.is_alive(), f"ended: {self.lines}"
+            assert not over, f"ended: {self.lines}"
             return False
 
         try:
