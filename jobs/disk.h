@@ -54,7 +54,7 @@ void disk_is_told(struct disk *disk);
 
 /*
  * Says that @topic of the disk has changed: stamps it and tells the watcher. With TOPIC_JOB that is TOPIC_STATUS too, if the word
- * is another one.
+ * is another one; and TOPIC_STATUS of the mount, whose table of jobs has both, if the word or the job's type is.
  */
 void disk_changed(struct disk *disk, enum topic topic);
 

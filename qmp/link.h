@@ -20,7 +20,7 @@ struct qmp_link;
 enum {
 	/* So many commands may wait for an answer on one link (answers to timed-out commands included); one more gets -EAGAIN. */
 	QMP_COMMANDS_MAX = 1024,
-	QMP_ASKER_BYTES = 32,
+	QMP_ASKER_BYTES = 2 * sizeof(void *), /* a function, and what it is called with */
 };
 
 struct qmp_error {

@@ -1,5 +1,5 @@
 /*
- * The commands of one link that the peer has not answered: their numbers, and whose answer a message is. Part of link.c.
+ * The commands of one link that the peer has not answered: their numbers, whose answer a message is, and answering them. Part of link.c.
  */
 #ifndef QMP_SENT_H
 #define QMP_SENT_H
